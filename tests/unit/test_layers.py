@@ -1,0 +1,203 @@
+"""Who may import whom: one table, held against the imports of every module's syntax tree.
+
+A module that is not in the table fails, so that a new file has to say where it belongs before it is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+PACKAGE = "agentao_trio"
+ROOT = Path(__file__).parents[2] / PACKAGE
+
+#: Never, anywhere in the package: it is written for trio.
+OTHER_LOOPS = frozenset({"asyncio", "concurrent", "multiprocessing", "sched", "selectors", "socketserver"})
+#: Standard library that waits, looks at the clock, rolls dice or opens sockets: nothing for a sans-IO module.
+IMPURE = OTHER_LOOPS | {"os", "queue", "random", "secrets", "select", "signal", "socket", "ssl", "subprocess"}
+IMPURE |= {"threading", "time", "uuid"}
+
+#: What everything below the I/O line may use.
+CORE = ("errors", "wire", "messages", "callstate", "audio", "detect", "causes", "events", "analytics")
+EVENTS = ("errors", "wire", "messages", "callstate", "causes", "events")
+
+
+@attrs.frozen
+class Layer:
+    """One row: the modules of this package and the packages from elsewhere that a module may import."""
+
+    ours: frozenset[str]
+    theirs: frozenset[str]
+    pure: bool
+
+
+def pure(*ours: str, theirs: str = "attrs") -> Layer:
+    return Layer(frozenset(ours), frozenset(theirs.split()), pure=True)
+
+
+def waits(*ours: str, theirs: str = "trio attrs") -> Layer:
+    return Layer(frozenset(ours), frozenset(theirs.split()), pure=False)
+
+
+LAYERS = {
+    # -- sans-IO ----------------------------------------------------------------------------------------------------
+    "errors": pure(theirs="trio"),  # for the base classes of its exceptions
+    "wire": pure("errors", theirs=""),
+    "messages": pure("wire", "errors"),
+    "audio": pure("wire", "errors", theirs="attrs audioop soxr"),
+    "detect": pure("wire", "errors"),
+    "callstate": pure("messages", "errors"),
+    "causes": pure(theirs=""),
+    "events": pure("callstate", "causes", "messages", "wire", "errors"),
+    "analytics": pure(*EVENTS),
+    "live": pure(theirs=""),
+    "live.packets": pure(theirs=""),
+    "live.feed": pure(*EVENTS, "analytics", theirs="attrs msgspec"),
+    "realtime": pure(theirs=""),
+    "realtime.protocol": pure("errors", theirs="attrs msgspec"),
+    "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
+    "gateway.model": pure(*CORE),
+    "conformance": pure(theirs=""),
+    "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
+    "conformance.requirements": pure(*CORE),
+    "conformance.report": pure(*CORE, "conformance.requirements", theirs="attrs rich"),
+    # -- the I/O line: trio only below it ---------------------------------------------------------------------------
+    "pacing": waits(),
+    "_engine": waits("errors", theirs="trio attrs aioquic"),
+    "transport": waits("errors", "_engine", theirs="trio attrs aioquic"),
+    # A call is given a command port, an uplink and the clock; it never sees the session.
+    "call": waits(*CORE, "transport", "pacing"),
+    "session": waits(*CORE, "call", "transport", "pacing", theirs="trio attrs jwt cryptography"),
+    "client": waits(*CORE, "session", "call", "pacing"),
+    "campaign": waits(*CORE, "session", "call"),
+    "store": waits(*CORE),
+    "fleet": waits(*CORE, theirs="trio attrs coredis"),
+    "live.server": waits(*CORE, "live.feed", "live.packets", theirs="trio attrs msgspec h11 wsproto websockets"),
+    "realtime.session": waits(
+        *CORE, "call", "realtime.protocol", "realtime.conversation", theirs="trio attrs msgspec websockets"
+    ),
+    "realtime.bridge": waits(
+        *CORE, "call", "realtime.protocol", "realtime.conversation", "realtime.session", theirs="trio attrs msgspec"
+    ),
+    "realtime.simulator": waits(*CORE, "realtime.protocol", theirs="trio attrs msgspec websockets"),
+    # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
+    "gateway.server": waits(*CORE, "gateway.model", "transport", "pacing", theirs="trio attrs trustme"),
+    "gateway": waits("gateway.model", "gateway.server"),
+    "conformance.runner": waits(*CORE, "transport", "pacing", "conformance.strategies", "conformance.requirements"),
+    "testing": waits(*CORE, "gateway", "gateway.model", "gateway.server", "transport"),
+}
+#: The top of the building: the public names (the package itself is ``""``) and the command line, which uses everything.
+TOP = frozenset({"", "__main__", "cli", "_demo"})
+#: What ``import agentao_trio`` leaves alone until somebody asks for it.
+NOT_FLAT = ("_demo", "cli", "conformance", "gateway", "live", "realtime", "testing")
+
+
+def find_modules() -> dict[str, Path]:
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = find_modules()
+
+
+def imports(module: str, path: Path) -> Iterator[str]:
+    """The full name of everything that ``module`` imports, at any depth, relative names made absolute."""
+    package = [PACKAGE, *filter(None, module.split("."))]
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                # "from agentao_trio import wire" names a module, "from agentao_trio.wire import Frame" a name in one.
+                inner = f"{source}.{alias.name}".removeprefix(f"{PACKAGE}.")
+                yield f"{PACKAGE}.{inner}" if inner in LAYERS else source
+
+
+def trespasses(module: str, path: Path) -> Iterator[str]:
+    layer = LAYERS[module]
+    for name in imports(module, path):
+        top = name.partition(".")[0]
+        if top == PACKAGE:
+            allowed = name.removeprefix(PACKAGE).removeprefix(".") in layer.ours
+        elif top in layer.theirs:
+            allowed = True
+        else:
+            allowed = top in sys.stdlib_module_names and top not in (IMPURE if layer.pure else OTHER_LOOPS)
+        if not allowed:
+            yield name
+
+
+def test_every_module_has_its_place_in_the_table() -> None:
+    assert set(MODULES) - set(LAYERS) - TOP == set()
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) & set(LAYERS)))
+def test_a_module_imports_only_what_its_row_allows(module: str) -> None:
+    assert list(trespasses(module, MODULES[module])) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("aioquic", {"transport", "_engine"}),
+        ("hypothesis", {"conformance.strategies"}),
+        ("asyncio", set()),
+        ("anyio", set()),
+    ],
+)
+def test_some_packages_are_confined(package: str, rooms: set[str]) -> None:
+    users = {
+        module
+        for module, path in MODULES.items()
+        if any(name.partition(".")[0] == package for name in imports(module, path))
+    }
+    assert users <= rooms
+
+
+def test_the_flat_package_leaves_the_wings_alone() -> None:
+    entered = {name.removeprefix(f"{PACKAGE}.").partition(".")[0] for name in imports("", MODULES[""])}
+    assert entered.isdisjoint(NOT_FLAT)
+
+
+def test_the_table_has_no_cycle() -> None:
+    unread = {name: set(layer.ours) for name, layer in LAYERS.items()}
+    while unread:
+        ready = {name for name, needs in unread.items() if needs.isdisjoint(unread)}
+        assert ready, f"these wait for each other: {sorted(unread)}"
+        for name in ready:
+            del unread[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "trespass"),
+    [
+        ("import struct", []),
+        ("from agentao_trio.errors import LocalProtocolError", []),
+        ("from . import errors", []),
+        ("from .errors import LocalProtocolError", []),
+        ("def late():\n    import trio", ["trio"]),
+        ("import time", ["time"]),
+        ("import attrs, struct", ["attrs"]),
+        ("from agentao_trio import messages", ["agentao_trio.messages"]),
+        ("from agentao_trio import __version__", ["agentao_trio"]),
+        ("from .session import Session", ["agentao_trio.session"]),
+        ("from .gateway.model import Tone", ["agentao_trio.gateway.model"]),
+        ("import agentao_trio.gateway.server as g", ["agentao_trio.gateway.server"]),
+    ],
+)
+def test_the_reader_of_imports_knows_every_spelling(source: str, trespass: list[str], tmp_path: Path) -> None:
+    wire = tmp_path / "wire.py"
+    wire.write_text(source)
+    assert list(trespasses("wire", wire)) == trespass
