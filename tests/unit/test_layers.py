@@ -68,12 +68,14 @@ LAYERS = {
     "conformance.report": pure(*CORE, "conformance.requirements", theirs="attrs rich"),
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
+    "broadcast": waits(),
     "_engine": waits("errors", theirs="trio attrs aioquic"),
     "transport": waits("errors", "_engine", theirs="trio attrs aioquic"),
     # A call is given a command port, an uplink and the clock; it never sees the session.
-    "call": waits(*CORE, "transport", "pacing"),
-    "session": waits(*CORE, "call", "transport", "pacing", theirs="trio attrs jwt cryptography"),
-    "client": waits(*CORE, "session", "call", "pacing"),
+    "media": waits(*CORE, "broadcast", "pacing"),
+    "call": waits(*CORE, "media", "broadcast", "transport", "pacing"),
+    "session": waits(*CORE, "call", "media", "broadcast", "transport", "pacing", theirs="trio attrs jwt cryptography"),
+    "client": waits(*CORE, "session", "call", "broadcast", "pacing"),
     "campaign": waits(*CORE, "session", "call"),
     "store": waits(*CORE),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
