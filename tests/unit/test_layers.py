@@ -47,8 +47,9 @@ def waits(*ours: str, theirs: str = "trio attrs") -> Layer:
 LAYERS = {
     # -- sans-IO ----------------------------------------------------------------------------------------------------
     "errors": pure(theirs="trio"),  # for the base classes of its exceptions
-    "wire": pure("errors", theirs=""),
-    "messages": pure("wire", "errors"),
+    "envelope": pure("errors", theirs=""),
+    "wire": pure("envelope", "errors", theirs=""),
+    "messages": pure("wire", "envelope", "errors"),
     "audio": pure("wire", "errors", theirs="attrs audioop soxr"),
     "detect": pure("wire", "errors"),
     "callstate": pure("messages", "errors"),
