@@ -1,3 +1,74 @@
-"""A trio structured-concurrency framework for phone-call agents."""
+"""A trio structured-concurrency framework for phone-call agents.
+
+:func:`open_session` connects to a gateway; :class:`Session` places and takes calls; :class:`ActiveCall` is one of them.
+"""
+
+from agentao_trio.audio import AudioFrame, Codec
+from agentao_trio.call import ActiveCall, CallEnding, CallStatistics
+from agentao_trio.callstate import CallState
+from agentao_trio.errors import (
+    AgentaoError,
+    AuthenticationError,
+    CallAnswerFailed,
+    CallConnectFailed,
+    CallEnded,
+    CallError,
+    CallOverrun,
+    CallStateError,
+    CommandError,
+    CommandRejected,
+    CommandTimeout,
+    ConnectError,
+    ConnectionLost,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    SessionClosed,
+    StreamReset,
+    TransportError,
+)
+from agentao_trio.events import EventRecord
+from agentao_trio.messages import DialplanAction, ErrorCode, EventType, InboundRule
+from agentao_trio.session import Session, SessionState, SessionStatistics, open_session
+from agentao_trio.transport import ClientTLS, TransportSettings
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ActiveCall",
+    "AgentaoError",
+    "AudioFrame",
+    "AuthenticationError",
+    "CallAnswerFailed",
+    "CallConnectFailed",
+    "CallEnded",
+    "CallEnding",
+    "CallError",
+    "CallOverrun",
+    "CallState",
+    "CallStateError",
+    "CallStatistics",
+    "ClientTLS",
+    "Codec",
+    "CommandError",
+    "CommandRejected",
+    "CommandTimeout",
+    "ConnectError",
+    "ConnectionLost",
+    "DialplanAction",
+    "ErrorCode",
+    "EventRecord",
+    "EventType",
+    "InboundRule",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "Session",
+    "SessionClosed",
+    "SessionState",
+    "SessionStatistics",
+    "StreamReset",
+    "TransportError",
+    "TransportSettings",
+    "open_session",
+]

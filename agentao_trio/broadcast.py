@@ -1,0 +1,133 @@
+"""One publisher that must never wait, any number of readers that may: bounded channels with a policy and a counter.
+
+A reader that falls behind either loses its oldest items (the policy for audio and dashboards, where the newest counts)
+or ends with an error (the policy for a call's events, where a gap would be a lie). Either way the publisher goes on, and
+what was lost is counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import trio
+
+__all__ = ["Broadcast", "Subscription"]
+
+T = TypeVar("T")
+
+
+class Subscription(Generic[T]):
+    """An async iterator over what is published from now on.
+
+    Cancelling a waiting ``__anext__`` loses nothing. ``dropped`` counts the items this reader was too slow for.
+    """
+
+    def __init__(
+        self,
+        bound: int,
+        *,
+        overrun: Callable[[], Exception] | None = None,
+        wanted: Callable[[T], bool] | None = None,
+    ) -> None:
+        self.dropped = 0
+        self._send, self._receive = trio.open_memory_channel[T](bound)
+        self._overrun = overrun
+        self._wanted = wanted
+        self._error: Exception | None = None
+
+    def __aiter__(self) -> Subscription[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error from None
+            raise StopAsyncIteration from None
+        except trio.ClosedResourceError:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        """Stop listening; iterating ends. Harmless when repeated."""
+        self._receive.close()
+
+    def _offer(self, item: T) -> bool:
+        """Give the reader an item; False when it will never take another."""
+        if self._wanted is not None and not self._wanted(item):
+            return True
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            if self._overrun is not None:
+                self.dropped += 1
+                self._end(self._overrun())
+                return False
+            self._receive.receive_nowait()
+            self.dropped += 1
+            self._send.send_nowait(item)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
+    def _end(self, error: Exception | None = None) -> None:
+        self._error = error
+        self._send.close()
+
+
+class Broadcast(Generic[T]):
+    """Publishes to every :class:`Subscription`; the first also gets the last ``early`` items published before it."""
+
+    def __init__(self, *, early: int = 0) -> None:
+        self._readers: list[Subscription[T]] = []
+        self._early: deque[T] | None = deque(maxlen=early) if early else None
+        self._dropped_elsewhere = 0
+        self._ended = False
+
+    @property
+    def dropped(self) -> int:
+        """Items some reader was too slow for, or that came before there was one, over all readers so far."""
+        return self._dropped_elsewhere + sum(reader.dropped for reader in self._readers)
+
+    def subscribe(
+        self,
+        bound: int,
+        *,
+        overrun: Callable[[], Exception] | None = None,
+        wanted: Callable[[T], bool] | None = None,
+    ) -> Subscription[T]:
+        """A new reader with room for ``bound`` items.
+
+        When it is full its oldest item is dropped, or, where ``overrun`` is given, it ends with the error that
+        ``overrun`` makes. ``wanted`` filters.
+        """
+        reader = Subscription(bound, overrun=overrun, wanted=wanted)
+        for item in self._early or ():
+            reader._offer(item)
+        self._early = None
+        if self._ended:
+            reader._end()
+        else:
+            self._readers.append(reader)
+        return reader
+
+    def publish(self, item: T) -> None:
+        """Give ``item`` to every reader. Never waits."""
+        if self._early is not None:
+            self._dropped_elsewhere += len(self._early) == self._early.maxlen
+            self._early.append(item)
+            return
+        gone = [reader for reader in self._readers if not reader._offer(item)]
+        for reader in gone:
+            self._readers.remove(reader)
+            self._dropped_elsewhere += reader.dropped
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more will come: readers finish what they have, then end, with ``error`` if there is one."""
+        if not self._ended:
+            self._ended = True
+            for reader in self._readers:
+                reader._end(error)

@@ -1,0 +1,508 @@
+"""One phone call, as the agent holds it.
+
+Theory of operation
+-------------------
+An :class:`ActiveCall` is *given* what it needs of its session (:class:`CallPort`: RPCs, an uplink stream, the packet
+clock) and knows nothing else of it. It has one task of its own, the writer of :class:`~agentao_trio.media.Uplink`.
+Everything that arrives is handed in by the session through the ``_deliver…`` methods, which never wait.
+
+A call outlives its connection. What ends it is CHANNEL_HANGUP_COMPLETE, the session's word that nothing more can be
+learned about it, or its owner leaving the ``async with`` block: then the hangup still goes out, under a short shield.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from agentao_trio import messages
+from agentao_trio.audio import AudioFrame, Codec, estimate_mos
+from agentao_trio.broadcast import Broadcast, Subscription
+from agentao_trio.callstate import CallState, Command, Verdict, check
+from agentao_trio.causes import q850_name
+from agentao_trio.dialplan import check_arguments
+from agentao_trio.errors import (
+    AgentaoError,
+    CallAnswerFailed,
+    CallEnded,
+    CallOverrun,
+    CommandError,
+    CommandRejected,
+    CommandTimeout,
+    SessionClosed,
+    TransportError,
+)
+from agentao_trio.events import EventRecord
+from agentao_trio.media import INBOX_SECONDS, Downlink, PayloadReceiver, Uplink, UplinkStream
+from agentao_trio.messages import DialplanAction, EventType, MethodId
+from agentao_trio.pacing import PacketClock
+
+__all__ = ["ActiveCall", "CallEnding", "CallPort", "CallStatistics"]
+
+log = logging.getLogger("agentao_trio.call")
+
+#: Seconds that leaving the ``async with`` block may take to hang up, whatever else is being cancelled.
+LEAVE_SECONDS = 2.0
+#: Seconds between the gateway's reply to an answer and its CHANNEL_ANSWER.
+ANSWER_SECONDS = 5.0
+#: Events of one call that may wait for one reader before the call is ended with CallOverrun.
+EVENT_BOUND = 256
+
+
+class CallPort(Protocol):
+    """What a call needs of its session."""
+
+    @property
+    def clock(self) -> PacketClock: ...
+    async def request(self, method: MethodId, message: Any) -> Any: ...
+    def open_uplink(self) -> UplinkStream | None: ...
+    def retire(self, call: ActiveCall) -> None: ...
+
+
+@attrs.frozen(kw_only=True)
+class CallStatistics:
+    """One call's figures as this program saw them. The gateway's own are in the event of :class:`CallEnding`."""
+
+    packets_sent: int
+    bytes_sent: int
+    packets_queued: int
+    #: Packets that missed their slot for want of a connection, a stream or room in it; each spent its number.
+    packets_shed: int
+    #: Packets dropped on request: barge-in, or a cancelled ``send_audio``.
+    packets_cleared: int
+    uplinks_opened: int
+    #: Seconds between a packet's slot and the moment it was written, over the most recent 512 packets.
+    lateness_p50: float
+    lateness_p99: float
+    #: 20 ms slots that passed because the whole program was late.
+    slots_skipped: int
+    codec_received: str
+    packets_received: int
+    bytes_received: int
+    packets_lost: int
+    late_or_duplicate: int
+    after_end_of_stream: int
+    #: Frames dropped because a reader was too slow, or came too late.
+    packets_dropped: int
+    #: Interarrival jitter, RFC 3550 section 6.4.1, in milliseconds.
+    jitter_ms: float
+    #: Estimated mean opinion score of what was received, ITU-T G.107, 1 to 4.5.
+    estimated_mos: float
+
+
+@attrs.frozen(kw_only=True)
+class CallEnding:
+    """How a call ended: ``cause`` is the Q.850 name of ``q850_cause``, ``event`` the gateway's final accounting."""
+
+    call_sid: str
+    q850_cause: int
+    cause: str
+    event: messages.CallEvent
+    statistics: CallStatistics
+
+
+class ActiveCall:
+    """A call in progress. Use it as an async context manager: leaving the block hangs up.
+
+    Made by :meth:`Session.originate` and :meth:`Session.incoming`.
+    """
+
+    def __init__(
+        self, port: CallPort, *, call_sid: str, caller: str = "", callee: str = "", codec: Codec | None = None
+    ) -> None:
+        #: The gateway's name for this call.
+        self.call_sid = call_sid
+        #: Who called: a number or SIP URI, empty where it is not known.
+        self.caller = caller
+        #: Who was called.
+        self.callee = callee
+        self._port = port
+        self._state = CallState.PENDING
+        self._held = False
+        self._muted_on_wire = False
+        self._codec = codec
+        self._uplink = Uplink(call_sid, port.clock, port.open_uplink)
+        self._downlink = Downlink()
+        self._records: Broadcast[EventRecord] = Broadcast(early=EVENT_BOUND)
+        self._heard_at = -math.inf  # when the gateway last told us anything, in seconds of trio's clock
+        self._known = trio.Event()  # the gateway has told us of this call
+        self._answered = trio.Event()
+        self._over = trio.Event()
+        self._ending: CallEnding | None = None
+        self._failure: Exception | None = None
+        self._writer_scope = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        return f"<ActiveCall {self.call_sid} {self.caller or '?'} → {self.callee or '?'} {self._state.name}>"
+
+    async def __aenter__(self) -> ActiveCall:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with trio.move_on_after(LEAVE_SECONDS, shield=True):
+            try:
+                await self.hangup()
+            except (CommandError, TransportError, SessionClosed) as error:
+                log.warning("call %s: leaving without a confirmed hangup: %s", self.call_sid, error)
+        if not self._over.is_set():
+            self._deliver_failure(
+                CallEnded("the call was left before the gateway confirmed the hangup", call_sid=self.call_sid)
+            )
+            self._port.retire(self)
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> CallState:
+        """PENDING, ANSWERED, CONNECTED or DISCONNECTED."""
+        return self._state
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether the far end, or we, put the call on hold."""
+        return self._held
+
+    @property
+    def codec(self) -> Codec:
+        """What :meth:`send_audio` takes: as asked for at the start, else as negotiated by the far end, else PCMU."""
+        return self._codec or Codec.named(self._downlink.codec) or Codec.PCMU
+
+    def statistics(self) -> CallStatistics:
+        """A snapshot of this call's figures."""
+        sent, tracker = self._uplink.counters, self._downlink.tracker
+        return CallStatistics(
+            packets_sent=sent.packets_sent,
+            bytes_sent=sent.bytes_sent,
+            packets_queued=self._uplink.queued,
+            packets_shed=sent.packets_shed,
+            packets_cleared=sent.packets_cleared,
+            uplinks_opened=sent.streams_opened,
+            lateness_p50=self._uplink.lateness.quantile(0.50),
+            lateness_p99=self._uplink.lateness.quantile(0.99),
+            slots_skipped=self._uplink.slots_skipped,
+            codec_received=self._downlink.codec,
+            packets_received=tracker.received,
+            bytes_received=self._downlink.bytes_received,
+            packets_lost=tracker.lost,
+            late_or_duplicate=tracker.late_or_duplicate,
+            after_end_of_stream=tracker.after_eos,
+            packets_dropped=self._downlink.dropped,
+            jitter_ms=self._downlink.jitter.jitter_ms,
+            estimated_mos=estimate_mos(
+                loss_ratio=tracker.loss_ratio,
+                burst_ratio=tracker.burst_ratio,
+                one_way_delay_ms=0.0,
+                codec=Codec.named(self._downlink.codec) or Codec.PCMU,
+            ),
+        )
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    async def wait_answered(self) -> None:
+        """Wait for CHANNEL_ANSWER. Raises :class:`CallEnded` with the Q.850 cause when the call ends without it."""
+        await trio.lowlevel.checkpoint()
+        if not self._answered.is_set():
+            await self._answered.wait()
+        if self._state is CallState.DISCONNECTED:
+            raise self._ended_error()
+
+    async def wait_ended(self) -> CallEnding:
+        """Wait for the end of the call and return the gateway's final accounting beside our own figures.
+
+        Raises :class:`ConnectionLost` where nothing more could be learned about the call, :class:`CallOverrun` where
+        it was ended for not reading its events, and :class:`CallEnded` where it was left unconfirmed.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._over.wait()
+        if self._ending is None:
+            assert self._failure is not None
+            raise self._failure
+        return self._ending
+
+    async def hangup(self) -> None:
+        """End the call: queued audio is dropped, end_of_stream and Terminate go out.
+
+        Returns when the gateway has confirmed the end (at once where the call is over already). Raises
+        :class:`CommandRejected` where the gateway refuses and :class:`CommandTimeout` where it neither answers nor
+        reports the hangup. Cancelled, the Terminate may or may not have been sent.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._over.is_set():
+            return
+        self._uplink.clear()
+        self._writer_scope.cancel()
+        try:
+            await before(
+                self._over,
+                lambda: self._port.request(MethodId.Terminate, messages.TerminateRequest(call_sid=self.call_sid)),
+            )
+        except CommandTimeout:
+            pass  # an answer was never promised; the hangup event is what counts
+        except CommandRejected:
+            if not self._over.is_set():
+                raise
+        with trio.move_on_after(LEAVE_SECONDS):
+            await self._over.wait()
+            return
+        raise CommandTimeout("the gateway did not confirm the hangup; the outcome is unknown", method="Terminate")
+
+    async def wait_played(self) -> None:
+        """Wait until all audio given to :meth:`send_audio` has gone out to the gateway, or the call has ended."""
+        await self._uplink.wait_played()
+
+    async def answer(self, *, ai_websocket_url: str = "", ai_quic_url: str = "") -> None:
+        """Accept an inbound call (PROTOCOL section 13.3); returns when it is answered.
+
+        The gateway bridges it to one of the URLs where one is given. Raises :class:`CallAnswerFailed` when the gateway
+        refuses or neither answers nor reports the answer, leaving the state as it was, and :class:`CallEnded` when the
+        caller gave up. Cancelled, the answer may or may not have been sent.
+        """
+        self._check(Command.ANSWER)
+        request = messages.AnswerIncomingCallRequest(
+            call_sid=self.call_sid, ai_websocket_url=ai_websocket_url, ai_quic_url=ai_quic_url
+        )
+        try:
+            await before(self._answered, lambda: self._port.request(MethodId.AnswerIncomingCall, request))
+        except CommandError as error:
+            if not self._answered.is_set():
+                raise CallAnswerFailed(f"the call was not answered: {error}", call_sid=self.call_sid) from error
+        with trio.move_on_after(ANSWER_SECONDS):
+            await self.wait_answered()
+            return
+        raise CallAnswerFailed("the gateway took the answer but reported no CHANNEL_ANSWER", call_sid=self.call_sid)
+
+    # -- call control: ExecuteDialplan, PROTOCOL section 9.2 -------------------------------------------------------
+    #
+    # All of these raise LocalProtocolError for an argument the protocol does not allow and CallStateError in a state
+    # that does not (nothing is sent in either case), CommandRejected when the gateway refuses and CommandTimeout when
+    # it does not answer. Cancelled, the command may or may not have been carried out.
+
+    async def hold(self) -> None:
+        """Put the far end on hold; CHANNEL_HOLD tells when it is."""
+        await self._execute(Command.HOLD, DialplanAction.HOLD)
+
+    async def unhold(self) -> None:
+        """Take the far end off hold; CHANNEL_RESUME tells when it is."""
+        await self._execute(Command.UNHOLD, DialplanAction.UNHOLD)
+
+    async def music_on_hold(self) -> None:
+        """Put the far end on hold with the gateway's music."""
+        await self._execute(Command.MUSIC_ON_HOLD, DialplanAction.MUSIC_ON_HOLD)
+
+    async def mute(self, *, wire: bool = False) -> None:
+        """Stop the gateway from sending our audio to the far end; ``wire`` also tells the far end (recvonly)."""
+        await self._execute(Command.MUTE, DialplanAction.MUTE, "wire" if wire else "")
+        self._muted_on_wire = wire
+
+    async def unmute(self) -> None:
+        """Undo :meth:`mute`, on the wire too where the mute was."""
+        await self._execute(Command.UNMUTE, DialplanAction.UNMUTE, "wire" if self._muted_on_wire else "")
+
+    async def transfer(self, to: str) -> None:
+        """Hand the far end over to ``to``, an E.164 number or SIP URI, by a blind REFER.
+
+        Many carriers ignore a REFER: that the command succeeded does not mean that the transfer did.
+        """
+        await self._execute(Command.TRANSFER, DialplanAction.TRANSFER, to)
+
+    async def send_dtmf(self, digits: str, *, duration_ms: int = 200, mode: str = "rfc2833") -> None:
+        """Send ``digits`` (0-9, ``*``, ``#``, A-D) one command each, spaced by at least ``duration_ms``.
+
+        ``mode`` is ``"rfc2833"`` or ``"info"``. All digits are checked before the first is sent; cancelled, those sent
+        so far stay sent.
+        """
+        arguments = [f"{digit}:{mode}:{duration_ms}" for digit in digits]
+        for argument in arguments:
+            check_arguments(DialplanAction.SEND_DTMF, argument)
+        next_at = trio.current_time()
+        for argument in arguments:
+            await trio.sleep_until(next_at)
+            next_at = trio.current_time() + duration_ms / 1000
+            await self._execute(Command.SEND_DTMF, DialplanAction.SEND_DTMF, argument)
+
+    async def park(self) -> None:
+        """Leave the far end waiting at the gateway."""
+        await self._execute(Command.PARK, DialplanAction.PARK)
+
+    async def playback(self, path: str) -> None:
+        """Let the gateway play a .wav of its own, named by an absolute path there."""
+        await self._execute(Command.PLAYBACK, DialplanAction.PLAYBACK, path)
+
+    async def bridge(self, other: ActiveCall) -> None:
+        """Join this far end and that of ``other``, each hearing the other."""
+        await self._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, other.call_sid)
+
+    async def _execute(self, command: Command, action: DialplanAction, app_args: str = "") -> None:
+        self._check(command)
+        check_arguments(action, app_args)
+        await self._port.request(
+            MethodId.ExecuteDialplan,
+            messages.ExecuteDialplanRequest(call_sid=self.call_sid, action=action, app_args=app_args),
+        )
+
+    # -- its audio ------------------------------------------------------------------------------------------------
+
+    def audio(self, *, seconds: float = INBOX_SECONDS) -> Subscription[AudioFrame]:
+        """An async iterator over what the far end says, as :class:`AudioFrame`; ends with the call.
+
+        Every iterator is a reader of its own with room for ``seconds`` of audio; one that falls behind loses its
+        oldest frames, counted in its ``dropped``. The first also gets what came before it.
+        """
+        return self._downlink.subscribe(seconds)
+
+    def audio_stream(self, *, seconds: float = INBOX_SECONDS) -> PayloadReceiver:
+        """Like :meth:`audio`, yielding the payload bytes alone."""
+        return PayloadReceiver(self._downlink.subscribe(seconds))
+
+    async def send_audio(self, data: bytes) -> None:
+        """Say ``data``: audio of any length in :attr:`codec`. Waits while half a second is queued already.
+
+        It goes out as one 20 ms packet per slot of the packet clock; a remainder shorter than a packet waits for more,
+        or for :meth:`finish_audio`. Cancelled, the packets of this chunk that are not queued yet are dropped and
+        counted. Raises :class:`CallStateError` before the answer, :class:`CallEnded` afterwards, and
+        :class:`trio.BusyResourceError` while another task is sending on this call.
+        """
+        self._check(Command.SEND_AUDIO)
+        try:
+            await self._uplink.send(data, self.codec)
+        except trio.ClosedResourceError:
+            raise self._ended_error() from None
+
+    def clear_send_audio_buffer(self) -> int:
+        """Drop the audio that is queued here and has not gone out; returns how many packets that were."""
+        self._check(Command.CLEAR_SEND_AUDIO_BUFFER)
+        return self._uplink.clear()
+
+    async def finish_audio(self) -> None:
+        """Say what is queued, then tell the gateway that no more will come: end_of_stream and FIN.
+
+        The last packet is filled up with silence. Returns when it has gone out, or when the call ends. Cancelled, it
+        still goes out.
+        """
+        self._check(Command.SEND_AUDIO)
+        await self._uplink.finish()
+
+    # -- its events -----------------------------------------------------------------------------------------------
+
+    def events(self) -> Subscription[EventRecord]:
+        """An async iterator over this call's numbered events; the first also gets those that came before it.
+
+        Events are never dropped: a reader that leaves 256 unread ends the call, and raises :class:`CallOverrun`.
+        """
+        return self._records.subscribe(EVENT_BOUND, overrun=self._overrun)
+
+    # -- for the session ------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """The call's only task: its writer."""
+        with self._writer_scope:
+            await self._uplink.run()
+
+    def _rename(self, call_sid: str) -> None:
+        """The gateway assigned another sid than the one we asked for."""
+        self.call_sid = self._uplink.call_sid = call_sid
+
+    def _connection_replaced(self) -> None:
+        self._uplink.connection_replaced()
+
+    def _deliver_audio(self, frame: messages.AudioFrame, at: float) -> None:
+        self._heard_at = at
+        self._downlink.arrived(frame, at)
+
+    def _deliver_event(self, record: EventRecord) -> None:
+        self._known.set()
+        self._heard_at = record.received_at
+        event = record.event
+        moves = record.verdict in (Verdict.IN_ORDER, Verdict.GAP)
+        if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+            self._ending = CallEnding(
+                call_sid=self.call_sid,
+                q850_cause=event.q850_cause,
+                cause=q850_name(event.q850_cause),
+                event=event,
+                statistics=self.statistics(),
+            )
+        elif moves and self._state is CallState.PENDING and event.event_type != EventType.CHANNEL_CREATE:
+            # ANSWER, or HOLD or RESUME where the ANSWER itself was missed.
+            self._state = CallState.ANSWERED
+            self._codec = self._codec or Codec.named(event.codec)
+            self._answered.set()
+        if moves:
+            self._held = event.event_type == EventType.CHANNEL_HOLD
+        self._records.publish(record)
+        if self._ending is not None:
+            self._end()
+
+    def _deliver_failure(self, failure: Exception) -> None:
+        """The call is over without the gateway's word: lost, overrun or left."""
+        if not self._over.is_set():
+            self._failure = failure
+            self._end(failure)
+
+    def _end(self, failure: Exception | None = None) -> None:
+        self._state = CallState.DISCONNECTED
+        self._writer_scope.cancel()
+        self._downlink.end()
+        self._records.end(failure)
+        self._over.set()
+        self._answered.set()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _check(self, command: Command) -> None:
+        if self._state is CallState.DISCONNECTED:
+            raise self._ended_error()
+        check(self._state, command, call_sid=self.call_sid)
+
+    def _ended_error(self) -> Exception:
+        if self._failure is not None:
+            return self._failure
+        ending = self._ending
+        if ending is None:
+            return CallEnded("this call's audio has been finished", call_sid=self.call_sid)
+        return CallEnded(
+            f"the call to {self.callee or self.call_sid} ended: Q.850 cause {ending.q850_cause}, {ending.cause}",
+            call_sid=self.call_sid,
+            q850_cause=ending.q850_cause,
+            statistics=ending.statistics,
+        )
+
+    def _overrun(self) -> Exception:
+        error = CallOverrun(
+            f"{EVENT_BOUND} events of this call were left unread; it is being hung up", call_sid=self.call_sid
+        )
+        self._deliver_failure(error)
+        self._port.retire(self)
+        return error
+
+
+async def before(event: trio.Event, command: Callable[[], Awaitable[Any]], *, grace: float = 0.0) -> Any:
+    """Await ``command()``, but no longer than ``grace`` seconds after ``event``; None where the event came first.
+
+    Gateways need not answer a command whose effect is told by events (PROTOCOL section 3).
+    """
+    reply: Any = None
+    failure: AgentaoError | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await event.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + grace
+
+        nursery.start_soon(watch)
+        try:
+            reply = await command()
+        except AgentaoError as error:
+            failure = error  # carried out of the nursery, which would wrap it in a group
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return reply

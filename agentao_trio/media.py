@@ -1,0 +1,303 @@
+"""One call's audio in both directions: what the agent hears, and what it says.
+
+Theory of operation
+-------------------
+*In.* The reader task of a gateway stream hands every frame of the call to :meth:`Downlink.arrived`, which never waits:
+gateway streams mix calls, so one slow agent must not hold up the others. Each reader of the call has its own bounded
+memory channel; when it is full the oldest frame goes, and is counted.
+
+*Out.* :meth:`Uplink.send` cuts any chunks into packets and waits for room in a bounded queue. One writer task per call
+(:meth:`Uplink.run`) takes one packet per slot of the packet clock, numbers it and writes it to the call's own stream.
+The stream is opened at the first packet, and again when the connection beneath the call was replaced: the sequence
+goes on. A packet that cannot go out in its slot (no connection, no stream, too much of the stream still unsent) is
+shed: it spends its sequence number, so that the far end knows that 20 ms are missing, and it is counted.
+
+PROTOCOL sections 3 and 11.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from agentao_trio import messages
+from agentao_trio.audio import ArrivalKind, AudioFrame, Codec, JitterEstimator, Packetizer, SequenceTracker
+from agentao_trio.broadcast import Broadcast, Subscription
+from agentao_trio.errors import ConnectionLost, StreamReset
+from agentao_trio.messages import MethodId
+from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
+from agentao_trio.wire import encode_frame
+
+__all__ = ["Downlink", "PayloadReceiver", "Uplink", "UplinkStream"]
+
+#: Seconds of audio a reader of the call may fall behind before its oldest frames are dropped.
+INBOX_SECONDS = 1.0
+#: Seconds of audio that wait for the packet clock before ``send`` waits.
+OUTBOX_SECONDS = 0.5
+#: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
+BACKLOG_SECONDS = 0.5
+#: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
+_FRAME_OVERHEAD = 96
+
+
+def _packets(seconds: float) -> int:
+    return max(1, round(seconds / PACKET_INTERVAL))
+
+
+class UplinkStream(Protocol):
+    """What the writer needs of a QUIC send stream."""
+
+    @property
+    def backlog(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+    def finish(self) -> None: ...
+
+
+class PayloadReceiver:
+    """An async iterator over the payloads, as bytes, of a subscription to audio frames."""
+
+    def __init__(self, frames: Subscription[AudioFrame]) -> None:
+        self._frames = frames
+
+    def __aiter__(self) -> PayloadReceiver:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return (await self._frames.__anext__()).payload
+
+    def close(self) -> None:
+        """Stop listening. Harmless when repeated."""
+        self._frames.close()
+
+
+class Downlink:
+    """What the gateway sends of one call."""
+
+    def __init__(self) -> None:
+        self.tracker = SequenceTracker()
+        self.jitter = JitterEstimator()
+        self.codec = ""
+        self.bytes_received = 0
+        # The agent has a second to get going before the first frames are dropped.
+        self._frames: Broadcast[AudioFrame] = Broadcast(early=_packets(INBOX_SECONDS))
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped because a reader was too slow or nobody listened, over all readers."""
+        return self._frames.dropped
+
+    def subscribe(self, seconds: float = INBOX_SECONDS) -> Subscription[AudioFrame]:
+        """A new reader with room for ``seconds`` of audio; the first one also gets the frames that came before it."""
+        return self._frames.subscribe(_packets(seconds))
+
+    def arrived(self, frame: messages.AudioFrame, at: float) -> None:
+        """Take one frame from the wire; ``at`` is when it came, in seconds of trio's clock. Never waits."""
+        arrival = self.tracker.feed(frame.sequence_number, frame.end_of_stream)
+        if arrival.kind is not ArrivalKind.IN_ORDER:
+            return
+        self.codec = frame.codec
+        if frame.payload:
+            self.bytes_received += len(frame.payload)
+            self.jitter.feed(frame.sequence_number, at)
+            self._frames.publish(
+                AudioFrame(
+                    payload=frame.payload,
+                    codec=frame.codec,
+                    sequence_number=frame.sequence_number,
+                    lost_before=arrival.lost_before,
+                    end_of_stream=frame.end_of_stream,
+                )
+            )
+        if frame.end_of_stream:
+            self.end()
+
+    def end(self) -> None:
+        """No more audio will come: readers finish what they have and end. Harmless when repeated."""
+        self._frames.end()
+
+
+@attrs.define(eq=False)
+class UplinkCounters:
+    """What became of the packets the agent gave us."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_shed: int = 0
+    packets_cleared: int = 0
+    streams_opened: int = 0
+
+
+class Uplink:
+    """What the agent says on one call. One task at a time sends; one writer task runs :meth:`run`.
+
+    ``open_stream`` gives a new uni stream, or None where there is none to be had just now; it must not wait.
+    """
+
+    def __init__(self, call_sid: str, clock: PacketClock, open_stream: Callable[[], UplinkStream | None]) -> None:
+        self.call_sid = call_sid
+        self.counters = UplinkCounters()
+        self.lateness = Lateness()
+        self._clock = clock
+        self._slot: Slot | None = None  # taken with the first packet: a call that says nothing costs no ticks
+        self._open_stream = open_stream
+        self._stream: UplinkStream | None = None
+        self._codec: Codec | None = None
+        self._packetizer: Packetizer | None = None
+        self._sequence = 0
+        self._queue: deque[bytes] = deque()
+        self._limit = _packets(OUTBOX_SECONDS)
+        self._sending = False
+        self._finishing = False
+        self._ended = False
+        # One condition variable for all that can change: room, work, drained, ended.
+        self._changed = trio.lowlevel.ParkingLot()
+
+    @property
+    def queued(self) -> int:
+        """Packets that wait for their slot."""
+        return len(self._queue)
+
+    @property
+    def slots_skipped(self) -> int:
+        """20 ms slots that passed because the whole program was late."""
+        return self._slot.skipped if self._slot is not None else 0
+
+    async def send(self, data: bytes, codec: Codec) -> None:
+        """Queue audio of any length in ``codec``; waits while 0.5 s of packets are queued already.
+
+        The codec is fixed by the first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled
+        while it waits for room, the packets of this chunk that are not queued yet are dropped and counted as cleared.
+        Raises :class:`trio.ClosedResourceError` once the uplink has ended or is finishing and
+        :class:`trio.BusyResourceError` when another task is sending.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending audio on this call")
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            self._raise_if_over()
+            if self._packetizer is None:
+                self._codec, self._packetizer = codec, Packetizer(codec)
+            packets = deque(self._packetizer.feed(data))
+            try:
+                while packets:
+                    await self._wait_while(lambda: len(self._queue) >= self._limit)
+                    self._queue.append(packets.popleft())
+                    self._changed.unpark_all()
+            finally:
+                self.counters.packets_cleared += len(packets)
+        finally:
+            self._sending = False
+
+    async def finish(self) -> None:
+        """Send what is queued, then end_of_stream and FIN (PROTOCOL section 11); returns when that is written.
+
+        Cancelled, it still happens, only nobody waits for it.
+        """
+        if self._packetizer is not None and not self._finishing and (rest := self._packetizer.flush()):
+            self._queue.append(rest)
+        self._finishing = True
+        self._changed.unpark_all()
+        await trio.lowlevel.checkpoint()
+        while not self._ended:
+            await self._changed.park()
+
+    async def wait_played(self) -> None:
+        """Wait until every queued packet has gone out or was cleared, or the uplink ended."""
+        await trio.lowlevel.checkpoint()
+        while self._queue and not self._ended:
+            await self._changed.park()
+
+    def clear(self) -> int:
+        """Drop what is queued and what is left of the last chunk; returns the number of packets dropped."""
+        cleared = len(self._queue)
+        self._queue.clear()
+        if self._packetizer is not None and self._packetizer.pending:
+            self._packetizer.flush()
+            cleared += 1
+        self.counters.packets_cleared += cleared
+        self._changed.unpark_all()
+        return cleared
+
+    async def run(self) -> None:
+        """The writer task: one packet per slot until finished or cancelled; end_of_stream and FIN go out either way."""
+        try:
+            while True:
+                while not self._queue and not self._finishing:
+                    await self._changed.park()
+                if self._slot is None:
+                    self._slot = self._clock.join()
+                deadline = await self._slot.wait()
+                if self._queue:
+                    self._write_packet(self._queue.popleft())
+                    self.lateness.add(trio.current_time() - deadline)
+                    self._changed.unpark_all()
+                elif self._finishing:
+                    return
+        finally:
+            if self._slot is not None:
+                self._slot.leave()
+            self._end_stream()
+            self._ended = True
+            self._changed.unpark_all()
+
+    def connection_replaced(self) -> None:
+        """The stream belonged to a connection that is gone; the next packet opens another."""
+        self._stream = None
+
+    def _write_packet(self, payload: bytes) -> None:
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        stream = self._usable_stream(len(payload))
+        try:
+            if stream is None:
+                self.counters.packets_shed += 1
+                return
+            stream.write(self._frame(payload, sequence))
+        except (StreamReset, ConnectionLost, trio.ClosedResourceError):
+            # The gateway gave up this stream, or the connection went; the call outlives both.
+            self._stream = None
+            self.counters.packets_shed += 1
+            return
+        self.counters.packets_sent += 1
+        self.counters.bytes_sent += len(payload)
+
+    def _usable_stream(self, size: int) -> UplinkStream | None:
+        if self._stream is None:
+            self._stream = self._open_stream()
+            if self._stream is None:
+                return None
+            self.counters.streams_opened += 1
+        bound = _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
+        return self._stream if self._stream.backlog <= bound else None
+
+    def _end_stream(self) -> None:
+        if self._stream is None:
+            return
+        with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
+            self._stream.write(self._frame(b"", self._sequence, end_of_stream=True))
+            self._stream.finish()
+
+    def _frame(self, payload: bytes, sequence: int, *, end_of_stream: bool = False) -> bytes:
+        assert self._codec is not None  # a stream is opened for a packet, and packets come from a codec
+        message = messages.AudioFrame(
+            call_sid=self.call_sid,
+            payload=payload,
+            codec=self._codec.value,
+            sequence_number=sequence,
+            end_of_stream=end_of_stream,
+        )
+        return encode_frame(MethodId.AudioFrame, messages.encode(message))
+
+    async def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            await self._changed.park()
+            self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
+        if self._ended or self._finishing:
+            raise trio.ClosedResourceError("this call's uplink has ended")

@@ -1,0 +1,178 @@
+"""The packet clock: one grid of absolute deadlines for every paced stream of a session or a gateway.
+
+Theory of operation
+-------------------
+A voice packet is due every 20 ms (PROTOCOL section 11). One timer per call would wake the program ``50 x calls`` times
+a second and flush the QUIC engine as often. Instead a single task walks a grid of deadlines, ``period / phases`` apart,
+counted from one absolute origin. Each member belongs to one phase; at a deadline the clock
+
+1. wakes every member of the phase,
+2. lets all of them run (a member writes its packet without awaiting), and
+3. flushes once.
+
+Deadlines are computed from the origin and never from "now", so nothing drifts. A tick that is late by less than a
+period still releases its members, which then meet their next deadline on time. What lies further back is skipped and
+counted: a member is released once for any number of slots it missed, so lateness never turns into a burst.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import trio
+
+__all__ = ["PACKET_INTERVAL", "ClockStatistics", "Lateness", "PacketClock", "Slot"]
+
+#: Seconds between two packets of one call: the ptime of every codec in PROTOCOL section 11.
+PACKET_INTERVAL = 0.020
+
+
+class Lateness:
+    """How far behind their deadlines the most recent releases were, in seconds. Memory is bounded by ``window``."""
+
+    __slots__ = ("_recent",)
+
+    def __init__(self, window: int = 512) -> None:
+        self._recent: deque[float] = deque(maxlen=window)
+
+    def add(self, seconds: float) -> None:
+        self._recent.append(seconds)
+
+    def quantile(self, q: float) -> float:
+        """The ``q``-quantile (``0 <= q <= 1``) of the window; 0.0 when nothing has been released yet."""
+        if not self._recent:
+            return 0.0
+        ordered = sorted(self._recent)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+@attrs.frozen(kw_only=True)
+class ClockStatistics:
+    """What the clock saw. Lateness is seconds between a deadline and the moment its members were released."""
+
+    ticks: int
+    members: int
+    slots_skipped: int
+    lateness_p50: float
+    lateness_p99: float
+    lateness_max: float
+
+
+class Slot:
+    """A member's place in one phase of the clock. Made by :meth:`PacketClock.join`; one task at a time waits on it."""
+
+    __slots__ = ("_members", "_released_for", "_task", "skipped")
+
+    def __init__(self, members: dict[Slot, None]) -> None:
+        self._members = members
+        self._task: trio.lowlevel.Task | None = None
+        self._released_for = 0.0
+        #: Slots that passed unused because the whole program was late by more than a period.
+        self.skipped = 0
+
+    async def wait(self) -> float:
+        """Sleep until the member's next slot and return its deadline, in seconds of trio's clock.
+
+        Until its next ``await`` the member may write one packet; the clock flushes afterwards. Cancellation leaves the
+        membership as it was. Raises :class:`trio.BusyResourceError` when another task is waiting already.
+        """
+        if self._task is not None:
+            raise trio.BusyResourceError("another task is already waiting for this slot")
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        return self._released_for
+
+    def leave(self) -> None:
+        """Give the place back. Harmless when repeated."""
+        self._members.pop(self, None)
+
+    def _release(self, deadline: float) -> None:
+        if self._task is not None:
+            self._released_for = deadline
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+
+class PacketClock:
+    """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs after each phase.
+
+    ``flush`` must neither await nor raise. :meth:`run` is the clock's only task; it sleeps without a deadline while
+    nobody is a member, so that an idle session costs nothing.
+    """
+
+    def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 4) -> None:
+        self._flush = flush
+        self._step = period / phases
+        # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
+        self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
+        self._someone_joined = trio.Event()
+        self._ticks = 0
+        self._slots_skipped = 0
+        self._lateness = Lateness(4096)
+
+    def join(self) -> Slot:
+        """Become a member of the phase that has the fewest."""
+        members = min(self._phases, key=len)
+        slot = Slot(members)
+        members[slot] = None
+        self._someone_joined.set()
+        return slot
+
+    async def run(self) -> None:
+        """Walk the grid until cancelled."""
+        origin = trio.current_time()
+        tick = 0  # the last tick that was handled; tick k is due at origin + k * step
+        while True:
+            if not any(self._phases):
+                self._someone_joined = trio.Event()
+                await self._someone_joined.wait()
+                tick = self._ticks_due(origin)
+            await trio.sleep_until(origin + (tick + 1) * self._step)
+            due = max(self._ticks_due(origin), tick + 1)
+            first = max(tick + 1, due - len(self._phases) + 1)
+            self._skip(range(tick + 1, first))
+            for tick in range(first, due + 1):
+                self._release(tick, origin + tick * self._step)
+            # The members run in the scheduler's next batch, as does this task, in no known order. The second
+            # checkpoint therefore comes after all of them have written.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            self._flush()
+
+    def _ticks_due(self, origin: float) -> int:
+        # A deadline computed as origin + k * step may come back as k - 1e-16 steps.
+        return math.floor((trio.current_time() - origin) / self._step + 1e-6)
+
+    def _release(self, tick: int, deadline: float) -> None:
+        self._ticks += 1
+        self._lateness.add(max(0.0, trio.current_time() - deadline))
+        for slot in tuple(self._phases[tick % len(self._phases)]):
+            slot._release(deadline)
+
+    def _skip(self, ticks: range) -> None:
+        # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.
+        for index, members in enumerate(self._phases):
+            first = ticks.start + (index - ticks.start) % len(self._phases)
+            missed = len(range(first, ticks.stop, len(self._phases)))
+            self._slots_skipped += missed * len(members)
+            for slot in members:
+                slot.skipped += missed
+
+    def statistics(self) -> ClockStatistics:
+        """A snapshot; the lateness figures cover the most recent 4096 ticks."""
+        return ClockStatistics(
+            ticks=self._ticks,
+            members=sum(map(len, self._phases)),
+            slots_skipped=self._slots_skipped,
+            lateness_p50=self._lateness.quantile(0.50),
+            lateness_p99=self._lateness.quantile(0.99),
+            lateness_max=self._lateness.quantile(1.0),
+        )

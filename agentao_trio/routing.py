@@ -1,0 +1,142 @@
+"""From the frames of gateway streams to the calls they belong to.
+
+Theory of operation
+-------------------
+Gateway streams mix calls, and frames of one call may come on several streams (PROTOCOL section 3), so everything is
+routed by ``call_sid`` alone. Routing never waits and never raises for what the gateway sent: an agent that is slow
+hurts only itself, and a frame that makes no sense is counted and skipped.
+
+Three kinds of ``call_sid`` are known: calls in progress; calls that were *disowned*, because their owner left before
+the gateway confirmed the end, and which are hung up when they show signs of life; and *strays*, which nobody here has
+asked for yet. A stray may be an inbound call, or one whose Originate has not been answered while the gateway chose the
+name itself. All three are bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+
+from agentao_trio import messages
+from agentao_trio.broadcast import Broadcast
+from agentao_trio.call import ActiveCall
+from agentao_trio.callstate import Verdict
+from agentao_trio.errors import RemoteProtocolError
+from agentao_trio.events import EventRecord, Ingest
+from agentao_trio.messages import EventType, MethodId
+from agentao_trio.wire import Frame
+
+__all__ = ["CallRouter"]
+
+log = logging.getLogger("agentao_trio.session")
+
+#: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
+STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096
+
+
+class CallRouter:
+    """The calls of one session by name. ``hang_up`` is called with the name of a call that nobody owns any more."""
+
+    def __init__(self, counts: Counter[str], hang_up: Callable[[str], None]) -> None:
+        self.calls: dict[str, ActiveCall] = {}
+        #: Every event that was delivered or surfaced, in order of arrival.
+        self.records: Broadcast[EventRecord] = Broadcast()
+        self._counts = counts
+        self._hang_up = hang_up
+        self._ingest = Ingest()
+        self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
+        self._disowned: OrderedDict[str, None] = OrderedDict()
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, call: ActiveCall) -> None:
+        """From now on ``call`` gets what bears its name, beginning with what has come already."""
+        self.calls[call.call_sid] = call
+        for record in self._strays.pop(call.call_sid, ()):
+            self._deliver(call, record)
+
+    def rename(self, call: ActiveCall, call_sid: str) -> None:
+        """The gateway chose the call's name itself."""
+        if call_sid != call.call_sid:
+            del self.calls[call.call_sid]
+            call._rename(call_sid)
+            self.adopt(call)
+
+    def forget(self, call: ActiveCall) -> None:
+        """The call is over. Harmless when repeated."""
+        self.calls.pop(call.call_sid, None)
+
+    def disown(self, call: ActiveCall) -> None:
+        """The call may still exist at the gateway, but nobody here wants it."""
+        self.forget(call)
+        self._counts["calls_disowned"] += 1
+        self._disowned[call.call_sid] = None
+        if len(self._disowned) > DISOWNED_CALLS:
+            self._disowned.popitem(last=False)
+        self._hang_up(call.call_sid)
+
+    # -- frames ---------------------------------------------------------------------------------------------------
+
+    def route(self, frame: Frame, now: float) -> None:
+        """Hand one frame to its call; ``now`` is in seconds of trio's clock."""
+        self._counts["frames"] += 1
+        method = messages.method_of(frame.method_id)
+        try:
+            if method is MethodId.AudioFrame:
+                self._route_audio(frame.body, now)
+            elif method is MethodId.StreamEvents:
+                self._route_event(frame.body, now)
+            else:
+                self._counts["frames_unknown"] += 1
+        except RemoteProtocolError as error:
+            self._counts["frames_undecodable"] += 1
+            log.warning("a frame was skipped: %s", error)
+
+    def _route_audio(self, body: bytes, now: float) -> None:
+        frame = messages.decode(messages.AudioFrame, body)
+        call = self.calls.get(frame.call_sid)
+        if call is None:
+            self._counts["audio_for_unknown_calls"] += 1
+        else:
+            call._deliver_audio(frame, now)
+
+    def _route_event(self, body: bytes, now: float) -> None:
+        record = self._ingest.event(body, at=now)
+        self._counts["events"] += 1
+        event_type = record.event.event_type
+        if event_type == EventType.UNKNOWN:
+            # "Should never appear. If it does, log and drop" (PROTOCOL section 6).
+            self._counts["events_unknown_type"] += 1
+            log.warning("call %r: an event of type UNKNOWN was dropped", record.call_sid)
+            return
+        if record.verdict is Verdict.DUPLICATE:
+            self._counts["events_duplicate"] += 1
+            return
+        if record.verdict is Verdict.UNKNOWN:
+            self._counts["events_unknown_type"] += 1
+        elif record.verdict is not Verdict.IN_ORDER:
+            self._counts["events_out_of_order"] += 1
+            log.warning("call %r: %r came out of order (%s)", record.call_sid, event_type, record.verdict.value)
+        self.records.publish(record)
+        if (call := self.calls.get(record.call_sid)) is not None:
+            self._deliver(call, record)
+        elif record.call_sid in self._disowned:
+            if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+                del self._disowned[record.call_sid]
+            else:
+                self._hang_up(record.call_sid)
+        else:
+            self._keep_stray(record)
+
+    def _deliver(self, call: ActiveCall, record: EventRecord) -> None:
+        call._deliver_event(record)
+        if record.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+            self._counts["calls_ended"] += 1
+            self.forget(call)
+
+    def _keep_stray(self, record: EventRecord) -> None:
+        self._strays.setdefault(record.call_sid, deque(maxlen=STRAY_EVENTS)).append(record)
+        if len(self._strays) > STRAY_CALLS:
+            self._strays.popitem(last=False)
+            self._counts["stray_calls_forgotten"] += 1

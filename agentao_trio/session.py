@@ -1,0 +1,561 @@
+"""A session with a gateway: one subscription, its calls, and the connection beneath them.
+
+Theory of operation
+-------------------
+The session is the logical thing, named by its ``client_id``; connections come and go below it. One task
+(:meth:`Session._keep_connected`) owns the connection: it connects, subscribes (PROTOCOL section 9.1, StreamEvents),
+accepts the gateway's streams and starts one reader task for each. When the connection is lost it waits, with capped
+exponential backoff and jitter, and does it all again with the same ``client_id``. Calls stay: their uplinks reopen, and
+what the gateway kept for us is replayed into the same :class:`~agentao_trio.events.Ingest`, which knows duplicates.
+Calls of which nothing was heard for the length of the gateway's memory (``resume_window``) are lost, and end saying so.
+
+All of these tasks live in a shielded nursery beside the body of ``async with open_session()``: a cancelled body can
+still hang up and close in order, within a deadline, and the session's failure still cancels the body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from agentao_trio import dialplan, messages
+from agentao_trio.audio import Codec
+from agentao_trio.call import ActiveCall, before
+from agentao_trio.errors import (
+    CommandError,
+    CommandRejected,
+    CommandTimeout,
+    ConnectionLost,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SessionClosed,
+    StreamReset,
+    TransportError,
+)
+from agentao_trio.messages import DialplanAction, MethodId
+from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.routing import CallRouter
+from agentao_trio.rpc import exchange
+from agentao_trio.transport import (
+    BidiStream,
+    ClientTLS,
+    Connection,
+    ConnectionStatistics,
+    DatagramSocket,
+    ReceiveStream,
+    SendStream,
+    TransportSettings,
+    open_connection,
+)
+from agentao_trio.wire import FrameDecoder, encode_request
+
+__all__ = ["Session", "SessionState", "SessionStatistics", "open_session"]
+
+log = logging.getLogger("agentao_trio.session")
+
+#: Seconds the gateway keeps a client's events while it is away (seed document "Events", reconnect behaviour).
+RESUME_WINDOW = 120.0
+#: Seconds that closing a session may take, whatever else is being cancelled.
+CLOSE_SECONDS = 3.0
+#: How long an Originate's reply may lag behind the call's first event before it is no longer waited for.
+REPLY_GRACE = 0.5
+#: Seconds between attempts to connect again: the first pause and the longest.
+BACKOFF_FIRST, BACKOFF_LONGEST = 0.25, 5.0
+#: Application error codes of our own, PROTOCOL section 12 publishing none.
+CODE_PROTOCOL_ERROR = 1
+
+
+class SessionState(Enum):
+    """Where the session stands with its gateway."""
+
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+@attrs.frozen(kw_only=True)
+class SessionStatistics:
+    """A session's figures since it was opened."""
+
+    state: SessionState
+    calls_open: int
+    clock: ClockStatistics
+    connection: ConnectionStatistics | None
+    connections: int = 0
+    streams_read: int = 0
+    #: Gateway streams that ended inside a frame, were reset, or were given up for an impossible length.
+    streams_truncated: int = 0
+    streams_reset: int = 0
+    streams_abandoned: int = 0
+    frames: int = 0
+    #: Frames skipped: shorter than a method id, of an unknown method, or with a body that does not decode.
+    frames_short: int = 0
+    frames_unknown: int = 0
+    frames_undecodable: int = 0
+    audio_for_unknown_calls: int = 0
+    events: int = 0
+    events_duplicate: int = 0
+    events_out_of_order: int = 0
+    events_unknown_type: int = 0
+    #: Calls nobody here asked for whose events were dropped to make room for newer ones.
+    stray_calls_forgotten: int = 0
+    commands: int = 0
+    commands_rejected: int = 0
+    commands_timed_out: int = 0
+    calls_opened: int = 0
+    calls_ended: int = 0
+    calls_lost: int = 0
+    #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
+    calls_disowned: int = 0
+
+
+class Session:
+    """One subscription to a gateway and the calls it carries. Made by :func:`open_session`."""
+
+    def __init__(
+        self,
+        services: trio.Nursery,
+        connect: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
+        *,
+        client_id: str,
+        tenant_id: str,
+        rpc_length: str,
+        rpc_timeout: float,
+        resume_window: float,
+    ) -> None:
+        #: What the gateway knows this program by; events of its calls are kept for it while it is away.
+        self.client_id = client_id
+        self._tenant_id = tenant_id
+        self._services = services
+        self._connect = connect
+        self._rpc_length = rpc_length
+        self._rpc_timeout = rpc_timeout
+        self._resume_window = resume_window
+        self._state = SessionState.RECONNECTING
+        self._connection: Connection | None = None
+        self._connected = trio.Event()
+        self._clock = PacketClock(self._flush)
+        self._counts: Counter[str] = Counter()
+        self._router = CallRouter(self._counts, self._hang_up_soon)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.client_id} {self._state.value}, {len(self._router.calls)} calls>"
+
+    @property
+    def state(self) -> SessionState:
+        """CONNECTED, RECONNECTING or CLOSED."""
+        return self._state
+
+    @property
+    def calls(self) -> Mapping[str, ActiveCall]:
+        """The calls in progress by ``call_sid``; a read-only view."""
+        return MappingProxyType(self._router.calls)
+
+    @property
+    def clock(self) -> PacketClock:
+        """The clock that paces every call of this session."""
+        return self._clock
+
+    def statistics(self) -> SessionStatistics:
+        """A snapshot of the session's figures."""
+        return SessionStatistics(
+            state=self._state,
+            calls_open=len(self._router.calls),
+            clock=self._clock.statistics(),
+            connection=self._connection.statistics() if self._connection is not None else None,
+            **self._counts,
+        )
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    async def originate(
+        self,
+        to: str,
+        *,
+        trunk_id: str,
+        call_from: str = "",
+        call_sid: str | None = None,
+        codec: Codec | None = None,
+        default_app: DialplanAction = DialplanAction.AI_BIDIRECTIONAL_STREAM,
+        default_app_args: str = "",
+        ai_websocket_url: str = "",
+        ai_quic_url: str = "",
+        max_duration_ms: int = 0,
+        auto_barge_in: bool = False,
+        barge_in_patience_ms: int = 250,
+        traceparent: str = "",
+    ) -> ActiveCall:
+        """Place a call (PROTOCOL section 9.1, Originate) and return it as soon as the gateway has taken it on.
+
+        ``to`` is a number in E.164 form or a SIP URI. ``call_sid`` names the call; without one a new name is made up,
+        so that events tell of the call even where the gateway sends no reply. ``codec`` is what ``send_audio`` will
+        take. The other parameters are the fields of OriginateRequest.
+
+        Raises :class:`LocalProtocolError` for an argument the protocol does not allow (nothing is sent),
+        :class:`CommandRejected` when the gateway refuses, and :class:`CommandTimeout` when neither a reply nor an event
+        comes: the outcome is unknown then and the command is not repeated; should the call come to life later, it is
+        hung up. The same happens on cancellation.
+        """
+        dialplan.check_originate(to, default_app, default_app_args, traceparent)
+        call = ActiveCall(self, call_sid=call_sid or str(uuid.uuid4()), caller=call_from, callee=to, codec=codec)
+        if call.call_sid in self._router.calls:
+            raise LocalProtocolError(f"call_sid {call.call_sid!r} is already in use by an open call of this session")
+        request = messages.OriginateRequest(
+            trunk_id=trunk_id,
+            to=to,
+            call_from=call_from,
+            ai_websocket_url=ai_websocket_url,
+            ai_quic_url=ai_quic_url,
+            tenant_id=self._tenant_id,
+            max_duration_ms=max_duration_ms,
+            call_sid=call.call_sid,
+            default_app=default_app,
+            default_app_args=default_app_args,
+            auto_barge_in=auto_barge_in,
+            barge_in_patience_ms=barge_in_patience_ms,
+            client_id=self.client_id,
+            traceparent=traceparent,
+        )
+        self._adopt(call)
+        taken_on = False
+        try:
+            with trio.move_on_after(self._rpc_timeout):
+                try:
+                    reply = await before(
+                        call._known,
+                        lambda: self.request(MethodId.Originate, request),
+                        grace=REPLY_GRACE,
+                    )
+                    if reply is not None:
+                        self._router.rename(call, reply.call_sid or call.call_sid)
+                        taken_on = True
+                        return call
+                except CommandRejected:
+                    self._router.forget(call)
+                    taken_on = True
+                    raise
+                except CommandTimeout:
+                    pass  # the connection went down on the way; an event may still tell
+                await call._known.wait()
+                taken_on = True
+                return call
+            raise CommandTimeout(
+                f"no reply and no event for the call to {to} within {self._rpc_timeout:g} s; the outcome is unknown",
+                method="Originate",
+            )
+        finally:
+            if not taken_on:
+                self._router.disown(call)
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    async def request(self, method: MethodId, message: Any) -> Any:
+        """Send one RPC on a stream of its own and return the decoded reply, None where the gateway sent none.
+
+        Waits while the session is reconnecting. The session's ``rpc_timeout`` covers all of it. Raises
+        :class:`CommandRejected` for an error code in the reply or a reset stream, :class:`CommandTimeout` when there
+        is no answer in time (the outcome is unknown), :class:`RemoteProtocolError` for an answer that is not one, and
+        :class:`SessionClosed`. Cancelled, the stream is abandoned; the command may have been carried out.
+        """
+        limit = self._rpc_timeout
+        self._counts["commands"] += 1
+        sent = False
+        with trio.move_on_after(limit):
+            await self._wait_connected()
+            assert self._connection is not None
+            sent = True
+            try:
+                return await exchange(self._connection, method, message, rpc_length=self._rpc_length)
+            except CommandRejected:
+                self._counts["commands_rejected"] += 1
+                raise
+            except ConnectionLost:
+                self._raise_if_closed()
+                self._counts["commands_timed_out"] += 1
+                raise CommandTimeout(
+                    f"the connection was lost before {method.name} was answered; the outcome is unknown",
+                    method=method.name,
+                ) from None
+        self._counts["commands_timed_out"] += 1
+        raise CommandTimeout(
+            f"{method.name} was not answered within {limit:g} s; the outcome is unknown"
+            if sent
+            else f"{method.name} was not sent: there was no connection to the gateway for {limit:g} s",
+            method=method.name,
+            retryable=not sent,
+        )
+
+    async def _wait_connected(self) -> None:
+        self._raise_if_closed()
+        while self._connection is None:
+            await self._connected.wait()
+            self._raise_if_closed()
+
+    def open_uplink(self) -> SendStream | None:
+        """A new uni stream for one call's audio, or None where there is none to be had now."""
+        if self._connection is None:
+            return None
+        try:
+            return self._connection.open_uni_nowait()
+        except (trio.WouldBlock, ConnectionLost, trio.ClosedResourceError):
+            return None
+
+    def retire(self, call: ActiveCall) -> None:
+        """Disown a call that its owner has left while the gateway may still hold it."""
+        self._router.disown(call)
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    async def _keep_connected(self, task_status: trio.TaskStatus[None]) -> None:
+        pause = BACKOFF_FIRST
+        first = True
+        while True:
+            failure: TransportError | None = None
+            try:
+                async with self._connect() as connection:
+                    await self._subscribe(connection)
+                    self._connection_up(connection)
+                    if first:
+                        first = False
+                        task_status.started()
+                    pause = BACKOFF_FIRST
+                    await self._accept_streams(connection)
+            except* TransportError as errors:
+                failure = _only(errors)
+            if failure is not None:
+                if first:
+                    raise failure
+                log.warning("client %s: %s; trying again in %.2f s at most", self.client_id, failure, pause)
+            self._connection_down()
+            await trio.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 2, BACKOFF_LONGEST)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        """Ask for this client's events and audio. What comes back on the stream is read like any gateway stream."""
+        request = messages.EventStreamRequest(client_id=self.client_id)
+        stream = await connection.open_bidi()
+        await stream.send_all(
+            encode_request(MethodId.StreamEvents, messages.encode(request), rpc_length=self._rpc_length)
+        )
+        stream.finish()
+        self._services.start_soon(self._read_stream, stream)
+
+    def _connection_up(self, connection: Connection) -> None:
+        self._connection = connection
+        self._state = SessionState.CONNECTED
+        self._counts["connections"] += 1
+        self._connected.set()
+        for call in self._router.calls.values():
+            call._connection_replaced()
+
+    def _connection_down(self) -> None:
+        if self._connection is not None:
+            self._connection = None
+            self._connected = trio.Event()
+            if self._state is SessionState.CONNECTED:
+                self._state = SessionState.RECONNECTING
+            self._services.start_soon(self._lose_silent_calls, trio.current_time())
+
+    async def _lose_silent_calls(self, since: float) -> None:
+        """End the calls of which nothing was heard from the loss of a connection to the end of the gateway's memory."""
+        await trio.sleep_until(since + self._resume_window)
+        for call in [call for call in self._router.calls.values() if call._heard_at < since]:
+            self._counts["calls_lost"] += 1
+            call._deliver_failure(
+                ConnectionLost(
+                    f"call {call.call_sid}: nothing was heard of it for {self._resume_window:g} s after the connection "
+                    "to the gateway was lost, which no longer remembers it"
+                )
+            )
+            self._router.forget(call)
+
+    def _flush(self) -> None:
+        if self._connection is not None:
+            self._connection.flush()
+
+    async def _accept_streams(self, connection: Connection) -> None:
+        """Start a reader for every stream the gateway opens; returns when the connection is over."""
+        async with trio.open_nursery() as readers:
+            while True:
+                try:
+                    stream = await connection.accept()
+                except (ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError) as error:
+                    log.info("client %s: the connection ended: %s", self.client_id, error)
+                    return
+                if isinstance(stream, ReceiveStream):
+                    readers.start_soon(self._read_stream, stream)
+                else:
+                    # The protocol has no stream that a gateway opens in both directions (PROTOCOL section 3).
+                    self._counts["streams_abandoned"] += 1
+                    await stream.aclose()
+
+    async def _read_stream(self, stream: ReceiveStream | BidiStream) -> None:
+        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others."""
+        self._counts["streams_read"] += 1
+        decoder = FrameDecoder()
+        try:
+            while data := await stream.receive_some():
+                now = trio.current_time()
+                for frame in decoder.feed(data):
+                    self._router.route(frame, now)
+                if decoder.error is not None:
+                    self._counts["streams_abandoned"] += 1
+                    log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
+                    stream.stop(CODE_PROTOCOL_ERROR)
+                    break
+        except StreamReset:
+            self._counts["streams_reset"] += 1
+        except (ConnectionLost, trio.ClosedResourceError):
+            pass  # told once, where streams are accepted
+        finally:
+            self._counts["frames_short"] += decoder.short
+            self._counts["streams_truncated"] += decoder.end() > 0
+
+    # -- calls and their end --------------------------------------------------------------------------------------
+
+    def _adopt(self, call: ActiveCall) -> None:
+        self._raise_if_closed()
+        self._counts["calls_opened"] += 1
+        self._services.start_soon(call._run, name=f"writer of call {call.call_sid}")
+        self._router.adopt(call)
+
+    def _hang_up_soon(self, call_sid: str) -> None:
+        if self._state is not SessionState.CLOSED:
+            self._services.start_soon(self._terminate_quietly, call_sid)
+
+    async def _terminate_quietly(self, call_sid: str) -> None:
+        try:
+            await self.request(MethodId.Terminate, messages.TerminateRequest(call_sid=call_sid))
+        except (CommandError, RemoteProtocolError, SessionClosed) as error:
+            log.info("call %s has no owner here and is being hung up: %s", call_sid, error)
+
+    def _raise_if_closed(self) -> None:
+        if self._state is SessionState.CLOSED:
+            raise SessionClosed("this session has been closed")
+
+    async def _close(self) -> None:
+        """Hang up what is left; afterwards every command and call of the session is refused."""
+        async with trio.open_nursery() as nursery:
+            for call in list(self._router.calls.values()):
+                nursery.start_soon(call.__aexit__, None, None, None)
+        self._state = SessionState.CLOSED
+        self._connected.set()
+        self._router.records.end()
+        # Writers put end_of_stream and FIN on their streams on the way out, before the transport closes.
+        await trio.lowlevel.checkpoint()
+
+
+def _only(errors: BaseExceptionGroup[TransportError]) -> TransportError:
+    """One failure, one leaf: a lost connection surfaces once, however many tasks saw it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TransportError)
+    return error
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """``quic://HOST:PORT`` as (host, port); raises :class:`ValueError` saying what is wrong with it."""
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "quic" or not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise ValueError(f"{endpoint!r} is not a gateway endpoint; expected quic://HOST:PORT")
+    return parts.hostname, port
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    endpoint: str,
+    *,
+    client_id: str | None = None,
+    tenant_id: str = "",
+    tls: ClientTLS | None = None,
+    rpc_length: str = "exclusive",
+    rpc_timeout: float = 10.0,
+    resume_window: float = RESUME_WINDOW,
+    transport: TransportSettings | None = None,
+    socket: DatagramSocket | None = None,
+) -> AsyncIterator[Session]:
+    """Connect to the gateway at ``endpoint`` (``quic://HOST:PORT``), subscribe, and yield the :class:`Session`.
+
+    ``client_id`` names the subscription and should be stable for a process; without one a UUID is made up. ``tls`` says
+    what to trust, by default the system's certificate store and the endpoint's host name. ``rpc_length`` is the length
+    convention of requests, ``"exclusive"`` as documented or ``"inclusive"`` as the vendor's own clients write it
+    (PROTOCOL section 4.1). ``rpc_timeout`` and ``resume_window`` are seconds. ``socket`` replaces the UDP socket; it is
+    borrowed, and closed by whoever made it.
+
+    Raises :class:`ConnectError` when no first connection can be made. Leaving the block, also by cancellation, hangs up
+    every call that is left and closes the connection, within a few seconds.
+    """
+    host, port = parse_endpoint(endpoint)
+    if rpc_length not in ("exclusive", "inclusive"):
+        raise ValueError(f"rpc_length is {rpc_length!r}; expected 'exclusive' or 'inclusive'")
+
+    def connect() -> contextlib.AbstractAsyncContextManager[Connection]:
+        return open_connection(
+            host,
+            port,
+            tls=tls or ClientTLS(),
+            settings=transport or TransportSettings(),
+            socket=socket,
+        )
+
+    failure: TransportError | None = None
+    async with _service_nursery() as services:
+        session = Session(
+            services,
+            connect,
+            client_id=client_id or str(uuid.uuid4()),
+            tenant_id=tenant_id,
+            rpc_length=rpc_length,
+            rpc_timeout=rpc_timeout,
+            resume_window=resume_window,
+        )
+        try:
+            await services.start(session._keep_connected)
+        except TransportError as error:
+            failure = error  # raised outside the nursery, which would wrap it in a group
+        else:
+            services.start_soon(session.clock.run)
+            try:
+                yield session
+            finally:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await session._close()
+    if failure is not None:
+        raise failure
+
+
+@contextlib.asynccontextmanager
+async def _service_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks do not see the body's cancellation, and end when the body has ended.
+
+    A task that fails still cancels the body.
+    """
+
+    async def host(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as services:
+                task_status.started(services)
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        services = await nursery.start(host)
+        try:
+            yield services
+        finally:
+            services.cancel_scope.cancel()
