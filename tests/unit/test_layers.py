@@ -23,8 +23,14 @@ IMPURE = OTHER_LOOPS | {"os", "queue", "random", "secrets", "select", "signal", 
 IMPURE |= {"threading", "time", "uuid"}
 
 #: What everything below the I/O line may use.
-CORE = ("errors", "wire", "messages", "callstate", "audio", "detect", "causes", "events", "analytics")
-EVENTS = ("errors", "wire", "messages", "callstate", "causes", "events")
+CORE = ("errors", "envelope", "wire", "messages", "callstate", "dialplan", "audio", "detect", "causes", "events")
+CORE += ("analytics",)
+EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
+
+#: The embedded gateway's behaviour, all of it sans-IO.
+GATEWAY = tuple(
+    f"gateway.{part}" for part in ("settings", "timers", "sound", "farends", "subscriptions", "bulk", "leg")
+)
 
 
 @attrs.frozen
@@ -53,6 +59,7 @@ LAYERS = {
     "audio": pure("wire", "errors", theirs="attrs audioop soxr"),
     "detect": pure("wire", "errors"),
     "callstate": pure("messages", "errors"),
+    "dialplan": pure("messages", "errors"),
     "causes": pure(theirs=""),
     "events": pure("callstate", "causes", "messages", "wire", "errors"),
     "analytics": pure(*EVENTS),
@@ -62,7 +69,14 @@ LAYERS = {
     "realtime": pure(theirs=""),
     "realtime.protocol": pure("errors", theirs="attrs msgspec"),
     "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
-    "gateway.model": pure(*CORE),
+    "gateway.settings": pure(*CORE),
+    "gateway.timers": pure(theirs=""),
+    "gateway.sound": pure(*CORE, theirs="attrs audioop"),
+    "gateway.farends": pure(*CORE),
+    "gateway.subscriptions": pure(*CORE, "gateway.settings", "gateway.timers"),
+    "gateway.bulk": pure(*CORE, "gateway.farends", "gateway.subscriptions"),
+    "gateway.leg": pure(*CORE, "gateway.farends", "gateway.sound"),
+    "gateway.model": pure(*CORE, *GATEWAY),
     "conformance": pure(theirs=""),
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.requirements": pure(*CORE),
@@ -70,12 +84,25 @@ LAYERS = {
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
     "broadcast": waits(),
-    "_engine": waits("errors", theirs="trio attrs aioquic"),
-    "transport": waits("errors", "_engine", theirs="trio attrs aioquic"),
+    "_engine": waits("errors", theirs="trio attrs aioquic cryptography certifi"),
+    "_connection": waits("errors", "_engine"),
+    "transport": waits("errors", "_connection", "_engine", theirs="trio attrs aioquic"),
     # A call is given a command port, an uplink and the clock; it never sees the session.
     "media": waits(*CORE, "broadcast", "pacing"),
     "call": waits(*CORE, "media", "broadcast", "transport", "pacing"),
-    "session": waits(*CORE, "call", "media", "broadcast", "transport", "pacing", theirs="trio attrs jwt cryptography"),
+    "routing": waits(*CORE, "call", "broadcast"),
+    "rpc": waits(*CORE, "transport"),
+    "session": waits(
+        *CORE,
+        "call",
+        "media",
+        "broadcast",
+        "transport",
+        "pacing",
+        "routing",
+        "rpc",
+        theirs="trio attrs jwt cryptography",
+    ),
     "client": waits(*CORE, "session", "call", "broadcast", "pacing"),
     "campaign": waits(*CORE, "session", "call"),
     "store": waits(*CORE),
@@ -89,15 +116,15 @@ LAYERS = {
     ),
     "realtime.simulator": waits(*CORE, "realtime.protocol", theirs="trio attrs msgspec websockets"),
     # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
-    "gateway.server": waits(*CORE, "gateway.model", "transport", "pacing", theirs="trio attrs trustme"),
-    "gateway": waits("gateway.model", "gateway.server"),
+    "gateway.server": waits(*CORE, *GATEWAY, "gateway.model", "transport", "pacing", theirs="trio attrs trustme"),
+    "gateway": waits(*GATEWAY, "gateway.model", "gateway.server"),
     "conformance.runner": waits(*CORE, "transport", "pacing", "conformance.strategies", "conformance.requirements"),
-    "testing": waits(*CORE, "gateway", "gateway.model", "gateway.server", "transport"),
+    "testing": waits(*CORE, *GATEWAY, "gateway", "gateway.model", "gateway.server", "transport"),
 }
 #: The top of the building: the public names (the package itself is ``""``) and the command line, which uses everything.
-TOP = frozenset({"", "__main__", "cli", "_demo"})
+TOP = frozenset({"", "__main__", "cli", "_demo", "_screen", "_wav"})
 #: What ``import agentao_trio`` leaves alone until somebody asks for it.
-NOT_FLAT = ("_demo", "cli", "conformance", "gateway", "live", "realtime", "testing")
+NOT_FLAT = ("_demo", "_screen", "_wav", "cli", "conformance", "gateway", "live", "realtime", "testing")
 
 
 def find_modules() -> dict[str, Path]:
