@@ -28,6 +28,7 @@ __all__ = [
     "CommandTimeout",
     "ConnectError",
     "ConnectionLost",
+    "EventsOverrun",
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -96,13 +97,17 @@ class ConnectionLost(TransportError, trio.BrokenResourceError):
         self.reason = reason
 
 
-class StreamReset(TransportError):
+class StreamReset(TransportError, trio.BrokenResourceError):
     """The peer abandoned one stream (RESET_STREAM or STOP_SENDING, RFC 9000 §3.5) with application error ``code``."""
 
     def __init__(self, message: str, *, stream_id: int, code: int) -> None:
         super().__init__(message)
         self.stream_id = stream_id
         self.code = code
+
+
+class EventsOverrun(AgentaoError):
+    """A reader that asked not to lose any event did not keep up; it has been given all it had room for."""
 
 
 class SessionClosed(AgentaoError, trio.ClosedResourceError):

@@ -1,0 +1,484 @@
+"""One QUIC connection on trio. The public names are re-exported by :mod:`agentao_trio.transport`.
+
+Theory of operation
+-------------------
+The engine is sans-IO: datagrams and the time go in, events, datagrams and a deadline come out. ``Connection._pump`` is
+the one place where that happens, and it is synchronous: nothing can come between reading an event and acting on it.
+Whoever has something for it calls it or asks for it:
+
+* the *reader* (the client's own task, or the listener's for all of its connections) feeds a burst of datagrams, then
+  pumps;
+* a *write* only marks the connection dirty; the *transmit task* pumps in the scheduler's next batch, so that the writes
+  of many tasks leave together. ``flush()`` does it at once, for the packet clock;
+* the same task sleeps until the engine's or the liveness deadline. Its cancel scope's deadline is moved in place.
+
+Tasks of the program never touch the engine across an await; they wait in a :class:`Place` until the pump finds that
+what they wait for has come. A connection that is over wakes all of them, and each raises what the ending means for
+it: what was received in full is still handed out first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+import trio
+
+from ._datagrams import Address, DatagramSocket, describe
+from ._engine import StockEngine, TransportSettings, events
+from ._streams import BidiStream, Place, ReceiveStream, SendStream
+from .errors import ConnectionLost
+
+__all__ = ["Connection", "ConnectionStatistics", "Ending"]
+
+#: RFC 9002's timer granularity, seconds. A deadline that is still due after it was served waits for this long.
+GRANULARITY = 0.001
+
+#: A wake-up this late (seconds) means that the program was busy and that datagrams wait in the socket.
+LATE = 0.010
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionStatistics:
+    """Figures of one connection. Times in seconds, sizes in bytes of UDP payload."""
+
+    rtt: float
+    datagrams_sent: int
+    datagrams_received: int
+    bytes_sent: int
+    bytes_received: int
+    datagrams_dropped: int  # the local socket had no room
+    path_errors: int  # the local machine or the network said that a datagram could not be delivered
+    packets_lost: int
+    congestion_window: int
+    bytes_in_flight: int
+    streams_open: int
+    streams_waiting: int  # opened by the peer, not accepted yet
+
+
+@attrs.frozen(kw_only=True)
+class Ending:
+    """Why a connection is over. ``code`` and ``reason`` are what a CLOSE frame said."""
+
+    by: Literal["us", "peer", "engine", "silence", "path"]
+    code: int | None = None
+    reason: str = ""
+    is_application: bool = False  # an application CLOSE, not one of QUIC's own
+    error: OSError | None = None
+
+
+class Connection(trio.abc.AsyncResource):
+    """One QUIC connection. Made by :func:`open_connection` and :class:`Listener`.
+
+    Once it is over, whatever waits on it or is tried later raises: :class:`trio.ClosedResourceError` if we closed it,
+    :class:`ConnectionLost` if not. ``async with`` closes it with code 0.
+    """
+
+    def __init__(
+        self,
+        engine: StockEngine,
+        socket: DatagramSocket,
+        settings: TransportSettings,
+        *,
+        poll: Callable[[], None],
+        handshake_timeout: float,
+        on_cid: Callable[[bytes, bool], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._socket = socket
+        self._settings = settings
+        self._poll = poll  # reads everything that waits in the socket
+        self._handshake_timeout = handshake_timeout
+        self._on_cid = on_cid  # (connection id, whether it is valid from now on)
+
+        self._ending: Ending | None = None
+        self._closing = False
+        self._established = False
+        self._handshake_over = trio.Event()
+        self._closed = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+
+        self._dirty = False
+        self._transmit = Place()
+        self._deadline = math.inf
+        self._timer: trio.CancelScope | None = None
+
+        self._acknowledged = -1
+        self._alive_at = trio.current_time()
+        self._ping_at: float | None = None
+
+        self._senders: dict[int, SendStream] = {}
+        self._receivers: dict[int, ReceiveStream] = {}
+        self._finishing: dict[int, None] = {}  # the program is done with these, the engine may not be
+        self._inbound: deque[ReceiveStream | BidiStream] = deque()
+        self._accepting = Place()
+        self._opening = {False: trio.lowlevel.ParkingLot(), True: trio.lowlevel.ParkingLot()}
+        self._waiting_for_room: dict[SendStream, None] = {}
+        self._drained: trio.Event | None = None
+
+        self._datagrams_sent = self._datagrams_received = self._bytes_sent = self._bytes_received = 0
+        self._datagrams_dropped = self._path_errors = 0
+
+    # -- for the program
+
+    @property
+    def peer_address(self) -> Address:
+        """Where the peer is reached now; it may move (RFC 9000 §9)."""
+        address: Address | None = self._engine.get_peer_address()
+        assert address is not None
+        return address
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection was closed or lost."""
+        return self._closing or self._ending is not None
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the CLOSE that ended the connection, ours or the peer's; ``None`` as long as there was none."""
+        return self._ending.code if self._ending is not None else None
+
+    @property
+    def close_reason(self) -> str:
+        """The words that came or went with :attr:`close_code`."""
+        return self._ending.reason if self._ending is not None else ""
+
+    async def open_uni(self) -> SendStream:
+        """Open a stream to the peer. Waits while the peer allows no further one; cancellation opens nothing."""
+        stream_id = await self._open(unidirectional=True)
+        stream = self._senders[stream_id] = SendStream(self, stream_id)
+        return stream
+
+    def open_uni_nowait(self) -> SendStream:
+        """Like :meth:`open_uni`, but raises :class:`trio.WouldBlock` where it would wait."""
+        self._check()
+        stream_id = self._engine.open_stream(unidirectional=True)
+        if stream_id is None:
+            raise trio.WouldBlock
+        stream = self._senders[stream_id] = SendStream(self, stream_id)
+        return stream
+
+    async def open_bidi(self) -> BidiStream:
+        """Open a stream in both directions. Waits while the peer allows no further one; cancellation opens nothing."""
+        return self._bidi(await self._open(unidirectional=False))
+
+    async def accept(self) -> ReceiveStream | BidiStream:
+        """The next stream the peer opened, in the order in which their first bytes arrived. One task at a time.
+
+        The peer may have ``TransportSettings.max_inbound_streams`` of each kind open; one counts until both sides are
+        done with it. After the streams that arrived in time, raises :class:`trio.EndOfChannel` when the peer closed
+        in order (code 0), :class:`ConnectionLost` when it did not.
+        """
+        with self._accepting:
+            if self._inbound or self.is_over:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                while not (self._inbound or self.is_over):
+                    await self._accepting.wait()
+        if self._closing:
+            raise trio.ClosedResourceError("this connection was closed")
+        if self._inbound:
+            return self._inbound.popleft()
+        assert self._ending is not None
+        if self._ending.is_application and self._ending.code == 0:
+            raise trio.EndOfChannel("the peer closed the connection")
+        raise self._lost()
+
+    def flush(self) -> None:
+        """Send what was written, now. Never waits and never raises."""
+        if self._dirty:
+            self._pump()
+
+    async def aclose(self, code: int = 0, reason: str = "") -> None:
+        """Close in order: refuse everything new, wait until the peer has acknowledged what was written (but no longer
+        than ``TransportSettings.close_timeout``), send one CLOSE with ``code`` and ``reason``, and forget.
+
+        Harmless when repeated and after a loss. Cancellation does not cut the wait short; it is raised afterwards.
+        """
+        if not self.is_over:
+            self._closing = True
+            self._wake_everybody()
+            self._pump()
+            with trio.move_on_after(self._settings.close_timeout, shield=True):
+                await self._wait_drained()
+            self._close_now(code, reason)
+        else:
+            self._closing = True
+            if self._ending is None:
+                with trio.CancelScope(shield=True):
+                    await self._closed.wait()  # another task is at it
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot."""
+        engine = self._engine
+        return ConnectionStatistics(
+            rtt=engine.rtt,
+            datagrams_sent=self._datagrams_sent,
+            datagrams_received=self._datagrams_received,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            datagrams_dropped=self._datagrams_dropped,
+            path_errors=self._path_errors,
+            packets_lost=engine.packets_lost,
+            congestion_window=engine.congestion_window,
+            bytes_in_flight=engine.bytes_in_flight,
+            streams_open=engine.stream_count,
+            streams_waiting=len(self._inbound),
+        )
+
+    # -- for the streams
+
+    def _check(self) -> None:
+        if self._closing:
+            raise trio.ClosedResourceError("this connection was closed")
+        if self._ending is not None:
+            raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        ending = self._ending
+        assert ending is not None
+        peer = describe(self.peer_address)
+        said = f" (code {ending.code}{', ' if ending.reason else ''}{ending.reason})"
+        if ending.by == "peer":
+            message = f"{peer} closed the connection{said}"
+        elif ending.by == "engine":
+            message = f"the connection to {peer} was given up: {ending.reason}"
+        else:
+            message = f"{peer} does not answer any more"
+        return ConnectionLost(message, code=ending.code, reason=ending.reason)
+
+    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
+        self._engine.send_stream_data(stream_id, data, end)
+        self._mark_dirty()
+
+    def _consumed(self, stream_id: int, count: int, unread: int) -> None:
+        if count and self._ending is None:
+            self._engine.consumed(stream_id, count, unread)
+            self._mark_dirty()
+
+    def _half_done(self, stream_id: int) -> None:
+        sender, receiver = self._senders.get(stream_id), self._receivers.get(stream_id)
+        if (sender is None or sender._ended) and (receiver is None or receiver._ended):
+            self._finishing[stream_id] = None
+            self._mark_dirty()
+
+    def _bidi(self, stream_id: int) -> BidiStream:
+        send = self._senders[stream_id] = SendStream(self, stream_id)
+        receive = self._receivers[stream_id] = ReceiveStream(self, stream_id)
+        return BidiStream(send, receive)
+
+    async def _open(self, *, unidirectional: bool) -> int:
+        await trio.lowlevel.checkpoint()
+        self._check()
+        while (stream_id := self._engine.open_stream(unidirectional=unidirectional)) is None:
+            await self._opening[unidirectional].park()
+            self._check()
+        return stream_id
+
+    # -- the pump
+
+    def _mark_dirty(self) -> None:
+        self._dirty = True
+        self._transmit.wake()
+
+    def _receive(self, datagram: bytes, source: Address, now: float) -> None:
+        """One datagram from the network. The caller pumps when it has delivered all it has."""
+        if self._ending is None:
+            self._datagrams_received += 1
+            self._bytes_received += len(datagram)
+            self._engine.receive_datagram(datagram, source, now)
+            self._handle_events()
+            if self._established and self._engine.largest_acknowledged != self._acknowledged:
+                self._acknowledged = self._engine.largest_acknowledged
+                self._alive_at = now
+                self._ping_at = None
+
+    def _pump(self) -> None:
+        """Let the engine say what it has to say, and set the alarm for when it wants to be asked again."""
+        self._dirty = False
+        if self._ending is not None:
+            return
+        self._send_datagrams()
+        self._handle_events()
+        if self._ending is None:
+            self._wake_whoever_can_go_on()
+            self._set_alarm(self._next_deadline())
+
+    def _send_datagrams(self) -> None:
+        for datagram, to in self._engine.datagrams_to_send(trio.current_time()):
+            try:
+                self._socket.send(datagram, to)
+            except BlockingIOError:
+                self._datagrams_dropped += 1
+            except OSError as error:
+                self._path_failed(error)
+            else:
+                self._datagrams_sent += 1
+                self._bytes_sent += len(datagram)
+
+    def _path_failed(self, error: OSError) -> None:
+        """Decisive before the first answer; afterwards anybody could have forged it, and liveness decides."""
+        self._path_errors += 1
+        if not self._engine.has_peer:
+            self._finish(Ending(by="path", error=error))
+
+    def _handle_events(self) -> None:
+        while (event := self._engine.next_event()) is not None:
+            match event:
+                case events.StreamDataReceived(data=data, end_stream=fin, stream_id=stream_id):
+                    self._receiver(stream_id)._data_received(data, fin)
+                case events.StreamReset(error_code=code, stream_id=stream_id):
+                    self._engine.cut_short(stream_id)
+                    self._receiver(stream_id)._reset_received(code)
+                case events.StopSendingReceived(error_code=code, stream_id=stream_id):
+                    self._sender(stream_id)._stop_received(code)
+                case events.HandshakeCompleted():
+                    self._established = True
+                    self._alive_at = trio.current_time()
+                    self._handshake_over.set()
+                case events.ConnectionIdIssued(connection_id=cid) if self._on_cid is not None:
+                    self._on_cid(cid, True)
+                case events.ConnectionIdRetired(connection_id=cid) if self._on_cid is not None:
+                    self._on_cid(cid, False)
+        # The engine announces its end only after three PTOs; the CLOSE frame is here already.
+        if self._ending is None and (end := self._engine.end) is not None:
+            self._finish(
+                Ending(
+                    by="peer" if self._engine.end_is_remote else "engine",
+                    code=end.error_code,
+                    reason=end.reason_phrase,
+                    is_application=end.frame_type is None,
+                )
+            )
+
+    def _receiver(self, stream_id: int) -> ReceiveStream:
+        if stream_id not in self._receivers:
+            self._stream_arrived(stream_id)
+        return self._receivers[stream_id]
+
+    def _sender(self, stream_id: int) -> SendStream:
+        if stream_id not in self._senders:
+            self._stream_arrived(stream_id)
+        return self._senders[stream_id]
+
+    def _stream_arrived(self, stream_id: int) -> None:
+        if stream_id & 2:  # unidirectional (RFC 9000 §2.1)
+            stream = self._receivers[stream_id] = ReceiveStream(self, stream_id)
+            self._inbound.append(stream)
+        else:
+            self._inbound.append(self._bidi(stream_id))
+        self._accepting.wake()
+
+    def _wake_whoever_can_go_on(self) -> None:
+        for stream_id in tuple(self._finishing):
+            if self._engine.is_discarded(stream_id):
+                del self._finishing[stream_id]
+                self._senders.pop(stream_id, None)
+                self._receivers.pop(stream_id, None)
+                if not self._engine.is_initiator(stream_id):
+                    self._engine.release(stream_id)
+                    self._mark_dirty()
+        for sender in tuple(self._waiting_for_room):
+            if sender.backlog < self._settings.send_buffer:
+                sender._place.wake()
+        for unidirectional, lot in self._opening.items():
+            if lot and (room := self._engine.room_for_streams(unidirectional=unidirectional)) > 0:
+                lot.unpark(count=room)
+        if self._drained is not None and self._engine.is_drained():
+            self._drained.set()
+
+    # -- time
+
+    def _next_deadline(self) -> float:
+        engine_deadline = self._engine.timer
+        if not self._established:
+            ours = self._alive_at + self._handshake_timeout
+        elif self._ping_at is None:
+            ours = self._alive_at + self._settings.ping_interval
+        else:
+            ours = self._ping_at + self._settings.dead_after
+        return ours if engine_deadline is None else min(ours, engine_deadline)
+
+    def _set_alarm(self, deadline: float) -> None:
+        if deadline != self._deadline:
+            self._deadline = deadline
+            if self._timer is not None:
+                self._timer.deadline = deadline
+
+    def _on_alarm(self) -> None:
+        now = trio.current_time()
+        if now - self._deadline > LATE:
+            self._poll()  # before anybody is declared dead who has answered long ago
+        engine_deadline = self._engine.timer
+        if engine_deadline is not None and now >= engine_deadline:
+            self._engine.handle_timer(now)
+            self._handle_events()
+        if self._ending is None:
+            self._check_liveness(now)
+        self._pump()
+        if self._ending is None:
+            # Rounding can make a due loss timer do nothing; re-armed for the same moment it would never end on a
+            # clock that stands still.
+            self._set_alarm(max(self._deadline, now + GRANULARITY))
+
+    def _check_liveness(self, now: float) -> None:
+        if not self._established:
+            if now >= self._alive_at + self._handshake_timeout:
+                self._finish(Ending(by="silence"))
+        elif self._ping_at is None:
+            if now >= self._alive_at + self._settings.ping_interval:
+                self._engine.send_ping(0)
+                self._ping_at = now
+        elif now >= self._ping_at + self._settings.dead_after:
+            self._finish(Ending(by="silence"))
+
+    async def _run(self) -> None:
+        """The transmit task: ends when the connection is over."""
+        with self._scope:
+            while self._ending is None:
+                with trio.CancelScope(deadline=self._deadline) as self._timer:
+                    if not self._dirty:
+                        await self._transmit.wait()
+                self._timer = None
+                if trio.current_time() >= self._deadline:
+                    self._on_alarm()
+                elif self._dirty:
+                    self._pump()
+
+    # -- the end
+
+    async def _wait_drained(self) -> None:
+        if self._ending is None and not self._engine.is_drained():
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def _close_now(self, code: int, reason: str) -> None:
+        self._closing = True
+        if self._ending is None:
+            self._engine.close_with(code, reason)
+            self._send_datagrams()
+            self._finish(Ending(by="us", code=code, reason=reason, is_application=True))
+
+    def _finish(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._handshake_over.set()
+            self._closed.set()
+            if self._drained is not None:
+                self._drained.set()
+            self._wake_everybody()
+            self._transmit.wake()
+
+    def _wake_everybody(self) -> None:
+        self._accepting.wake()
+        for lot in self._opening.values():
+            lot.unpark_all()
+        for sender in self._senders.values():
+            sender._place.wake()
+        for receiver in self._receivers.values():
+            receiver._place.wake()
