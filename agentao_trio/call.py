@@ -13,7 +13,6 @@ learned about it, or its owner leaving the ``async with`` block: then the hangup
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol
@@ -130,7 +129,7 @@ class ActiveCall:
         self._uplink = Uplink(call_sid, port.clock, port.open_uplink)
         self._downlink = Downlink()
         self._records: Broadcast[EventRecord] = Broadcast(early=EVENT_BOUND)
-        self._heard_at = -math.inf  # when the gateway last told us anything, in seconds of trio's clock
+        self._heard_at = trio.current_time()  # when the gateway last told us anything, in seconds of trio's clock
         self._known = trio.Event()  # the gateway has told us of this call
         self._answered = trio.Event()
         self._over = trio.Event()

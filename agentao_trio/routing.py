@@ -42,6 +42,8 @@ class CallRouter:
         self.calls: dict[str, ActiveCall] = {}
         #: Every event that was delivered or surfaced, in order of arrival.
         self.records: Broadcast[EventRecord] = Broadcast()
+        #: Called when an event came for a call nobody here knows.
+        self.on_stray: Callable[[], None] = lambda: None
         self._counts = counts
         self._hang_up = hang_up
         self._ingest = Ingest()
@@ -75,6 +77,11 @@ class CallRouter:
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
         self._hang_up(call.call_sid)
+
+    def unclaimed(self) -> list[str]:
+        """The strays that were created and have not ended, as far as we know."""
+        ended = EventType.CHANNEL_HANGUP_COMPLETE
+        return [sid for sid, records in self._strays.items() if all(each.event.event_type != ended for each in records)]
 
     # -- frames ---------------------------------------------------------------------------------------------------
 
@@ -140,3 +147,4 @@ class CallRouter:
         if len(self._strays) > STRAY_CALLS:
             self._strays.popitem(last=False)
             self._counts["stray_calls_forgotten"] += 1
+        self.on_stray()

@@ -1,29 +1,26 @@
-"""A session with a gateway: one subscription, its calls, and the connection beneath them.
+"""A session with a gateway: one subscription, its calls, and the commands it takes.
 
 Theory of operation
 -------------------
-The session is the logical thing, named by its ``client_id``; connections come and go below it. One task
-(:meth:`Session._keep_connected`) owns the connection: it connects, subscribes (PROTOCOL section 9.1, StreamEvents),
-accepts the gateway's streams and starts one reader task for each. When the connection is lost it waits, with capped
-exponential backoff and jitter, and does it all again with the same ``client_id``. Calls stay: their uplinks reopen, and
-what the gateway kept for us is replayed into the same :class:`~agentao_trio.events.Ingest`, which knows duplicates.
-Calls of which nothing was heard for the length of the gateway's memory (``resume_window``) are lost, and end saying so.
+The session is the logical thing, named by its ``client_id``; connections come and go below it
+(:class:`~agentao_trio.link.Link`). Calls stay: their uplinks reopen, and what the gateway kept for us is replayed into
+the same :class:`~agentao_trio.events.Ingest`, which knows duplicates. Calls of which nothing was heard for as long as
+the gateway remembers (``resume_window``) are lost, and end saying so.
 
-All of these tasks live in a shielded nursery beside the body of ``async with open_session()``: a cancelled body can
-still hang up and close in order, within a deadline, and the session's failure still cancels the body.
+All of the session's tasks live in a shielded nursery beside the body of ``async with open_session()``: a cancelled body
+can still hang up and close in order, within a deadline, and the session's failure still cancels the body.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -31,34 +28,36 @@ import trio
 
 from agentao_trio import dialplan, messages
 from agentao_trio.audio import Codec
+from agentao_trio.broadcast import Subscription
 from agentao_trio.call import ActiveCall, before
+from agentao_trio.commands import Commands
 from agentao_trio.errors import (
     CommandError,
     CommandRejected,
     CommandTimeout,
     ConnectionLost,
+    EventsOverrun,
     LocalProtocolError,
     RemoteProtocolError,
     SessionClosed,
-    StreamReset,
     TransportError,
 )
+from agentao_trio.events import EventRecord
+from agentao_trio.inbound import InboundCalls
+from agentao_trio.link import Link
 from agentao_trio.messages import DialplanAction, MethodId
 from agentao_trio.pacing import ClockStatistics, PacketClock
 from agentao_trio.routing import CallRouter
 from agentao_trio.rpc import exchange
 from agentao_trio.transport import (
-    BidiStream,
     ClientTLS,
     Connection,
     ConnectionStatistics,
     DatagramSocket,
-    ReceiveStream,
     SendStream,
     TransportSettings,
     open_connection,
 )
-from agentao_trio.wire import FrameDecoder, encode_request
 
 __all__ = ["Session", "SessionState", "SessionStatistics", "open_session"]
 
@@ -70,10 +69,6 @@ RESUME_WINDOW = 120.0
 CLOSE_SECONDS = 3.0
 #: How long an Originate's reply may lag behind the call's first event before it is no longer waited for.
 REPLY_GRACE = 0.5
-#: Seconds between attempts to connect again: the first pause and the longest.
-BACKOFF_FIRST, BACKOFF_LONGEST = 0.25, 5.0
-#: Application error codes of our own, PROTOCOL section 12 publishing none.
-CODE_PROTOCOL_ERROR = 1
 
 
 class SessionState(Enum):
@@ -110,6 +105,8 @@ class SessionStatistics:
     events_unknown_type: int = 0
     #: Calls nobody here asked for whose events were dropped to make room for newer ones.
     stray_calls_forgotten: int = 0
+    #: Inbound calls that had to wait for the next poll because too many were waiting to be taken.
+    incoming_postponed: int = 0
     commands: int = 0
     commands_rejected: int = 0
     commands_timed_out: int = 0
@@ -120,8 +117,11 @@ class SessionStatistics:
     calls_disowned: int = 0
 
 
-class Session:
-    """One subscription to a gateway and the calls it carries. Made by :func:`open_session`."""
+class Session(Commands):
+    """One subscription to a gateway and the calls it carries. Made by :func:`open_session`.
+
+    Beside what is here it has one method per RPC of the protocol, see :class:`~agentao_trio.commands.Commands`.
+    """
 
     def __init__(
         self,
@@ -133,21 +133,40 @@ class Session:
         rpc_length: str,
         rpc_timeout: float,
         resume_window: float,
+        trunks: Collection[str],
+        poll_interval: float,
     ) -> None:
         #: What the gateway knows this program by; events of its calls are kept for it while it is away.
         self.client_id = client_id
         self._tenant_id = tenant_id
         self._services = services
-        self._connect = connect
         self._rpc_length = rpc_length
         self._rpc_timeout = rpc_timeout
         self._resume_window = resume_window
         self._state = SessionState.RECONNECTING
-        self._connection: Connection | None = None
-        self._connected = trio.Event()
-        self._clock = PacketClock(self._flush)
         self._counts: Counter[str] = Counter()
         self._router = CallRouter(self._counts, self._hang_up_soon)
+        self._inbound = InboundCalls(
+            self._counts,
+            trunks=trunks,
+            interval=poll_interval,
+            ask=self.get_incoming_calls,
+            unclaimed=self._router.unclaimed,
+            take=self._take_inbound,
+        )
+        self._router.on_stray = self._inbound.look
+        self._taking_calls = False
+        self._link = Link(
+            services,
+            connect,
+            self._counts,
+            client_id=client_id,
+            rpc_length=rpc_length,
+            on_frame=self._router.route,
+            on_up=self._connection_came,
+            on_down=self._connection_went,
+        )
+        self._clock = PacketClock(self._link.flush)
 
     def __repr__(self) -> str:
         return f"<Session {self.client_id} {self._state.value}, {len(self._router.calls)} calls>"
@@ -173,7 +192,7 @@ class Session:
             state=self._state,
             calls_open=len(self._router.calls),
             clock=self._clock.statistics(),
-            connection=self._connection.statistics() if self._connection is not None else None,
+            connection=self._link.connection.statistics() if self._link.connection is not None else None,
             **self._counts,
         )
 
@@ -229,6 +248,7 @@ class Session:
         )
         self._adopt(call)
         taken_on = False
+        self._inbound.placing += 1
         try:
             with trio.move_on_after(self._rpc_timeout):
                 try:
@@ -255,8 +275,47 @@ class Session:
                 method="Originate",
             )
         finally:
+            self._inbound.placing -= 1
+            self._inbound.look()
             if not taken_on:
                 self._router.disown(call)
+
+    def incoming(self) -> InboundCalls:
+        """An async iterator over the calls that come in, each an :class:`ActiveCall` to be answered or hung up.
+
+        Calls are looked for from the first use on: by CHANNEL_CREATE, and by asking the trunks given to
+        :func:`open_session`. Each call surfaces once, to one of those who iterate.
+        """
+        if not self._taking_calls:
+            self._taking_calls = True
+            self._services.start_soon(self._inbound.run, name="inbound calls")
+        return self._inbound
+
+    def events(
+        self,
+        *,
+        types: Collection[int] | None = None,
+        call_sids: Collection[str] | None = None,
+        bound: int = 1024,
+        overflow: Literal["drop_oldest", "end"] = "drop_oldest",
+    ) -> Subscription[EventRecord]:
+        """An async iterator over the events of all calls from now on, as numbered records; ends with the session.
+
+        ``types`` and ``call_sids`` choose among them. A reader that leaves ``bound`` records unread loses the oldest,
+        counted in its ``dropped``, or, with ``overflow="end"``, gets what it has and then :class:`EventsOverrun`.
+        """
+        wanted_types = None if types is None else frozenset(types)
+        wanted_sids = None if call_sids is None else frozenset(call_sids)
+
+        def wanted(record: EventRecord) -> bool:
+            return (wanted_types is None or record.event.event_type in wanted_types) and (
+                wanted_sids is None or record.call_sid in wanted_sids
+            )
+
+        def overrun() -> Exception:
+            return EventsOverrun(f"{bound} events were left unread by a reader that must not lose any")
+
+        return self._router.records.subscribe(bound, wanted=wanted, overrun=overrun if overflow == "end" else None)
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -272,11 +331,11 @@ class Session:
         self._counts["commands"] += 1
         sent = False
         with trio.move_on_after(limit):
-            await self._wait_connected()
-            assert self._connection is not None
+            self._raise_if_closed()
+            connection = await self._link.wait_up()
             sent = True
             try:
-                return await exchange(self._connection, method, message, rpc_length=self._rpc_length)
+                return await exchange(connection, method, message, rpc_length=self._rpc_length)
             except CommandRejected:
                 self._counts["commands_rejected"] += 1
                 raise
@@ -296,20 +355,9 @@ class Session:
             retryable=not sent,
         )
 
-    async def _wait_connected(self) -> None:
-        self._raise_if_closed()
-        while self._connection is None:
-            await self._connected.wait()
-            self._raise_if_closed()
-
     def open_uplink(self) -> SendStream | None:
         """A new uni stream for one call's audio, or None where there is none to be had now."""
-        if self._connection is None:
-            return None
-        try:
-            return self._connection.open_uni_nowait()
-        except (trio.WouldBlock, ConnectionLost, trio.ClosedResourceError):
-            return None
+        return self._link.open_uni()
 
     def retire(self, call: ActiveCall) -> None:
         """Disown a call that its owner has left while the gateway may still hold it."""
@@ -317,55 +365,15 @@ class Session:
 
     # -- the connection -------------------------------------------------------------------------------------------
 
-    async def _keep_connected(self, task_status: trio.TaskStatus[None]) -> None:
-        pause = BACKOFF_FIRST
-        first = True
-        while True:
-            failure: TransportError | None = None
-            try:
-                async with self._connect() as connection:
-                    await self._subscribe(connection)
-                    self._connection_up(connection)
-                    if first:
-                        first = False
-                        task_status.started()
-                    pause = BACKOFF_FIRST
-                    await self._accept_streams(connection)
-            except* TransportError as errors:
-                failure = _only(errors)
-            if failure is not None:
-                if first:
-                    raise failure
-                log.warning("client %s: %s; trying again in %.2f s at most", self.client_id, failure, pause)
-            self._connection_down()
-            await trio.sleep(random.uniform(pause / 2, pause))
-            pause = min(pause * 2, BACKOFF_LONGEST)
-
-    async def _subscribe(self, connection: Connection) -> None:
-        """Ask for this client's events and audio. What comes back on the stream is read like any gateway stream."""
-        request = messages.EventStreamRequest(client_id=self.client_id)
-        stream = await connection.open_bidi()
-        await stream.send_all(
-            encode_request(MethodId.StreamEvents, messages.encode(request), rpc_length=self._rpc_length)
-        )
-        stream.finish()
-        self._services.start_soon(self._read_stream, stream)
-
-    def _connection_up(self, connection: Connection) -> None:
-        self._connection = connection
+    def _connection_came(self) -> None:
         self._state = SessionState.CONNECTED
-        self._counts["connections"] += 1
-        self._connected.set()
         for call in self._router.calls.values():
             call._connection_replaced()
 
-    def _connection_down(self) -> None:
-        if self._connection is not None:
-            self._connection = None
-            self._connected = trio.Event()
-            if self._state is SessionState.CONNECTED:
-                self._state = SessionState.RECONNECTING
-            self._services.start_soon(self._lose_silent_calls, trio.current_time())
+    def _connection_went(self) -> None:
+        if self._state is SessionState.CONNECTED:
+            self._state = SessionState.RECONNECTING
+        self._services.start_soon(self._lose_silent_calls, trio.current_time())
 
     async def _lose_silent_calls(self, since: float) -> None:
         """End the calls of which nothing was heard from the loss of a connection to the end of the gateway's memory."""
@@ -380,48 +388,6 @@ class Session:
             )
             self._router.forget(call)
 
-    def _flush(self) -> None:
-        if self._connection is not None:
-            self._connection.flush()
-
-    async def _accept_streams(self, connection: Connection) -> None:
-        """Start a reader for every stream the gateway opens; returns when the connection is over."""
-        async with trio.open_nursery() as readers:
-            while True:
-                try:
-                    stream = await connection.accept()
-                except (ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError) as error:
-                    log.info("client %s: the connection ended: %s", self.client_id, error)
-                    return
-                if isinstance(stream, ReceiveStream):
-                    readers.start_soon(self._read_stream, stream)
-                else:
-                    # The protocol has no stream that a gateway opens in both directions (PROTOCOL section 3).
-                    self._counts["streams_abandoned"] += 1
-                    await stream.aclose()
-
-    async def _read_stream(self, stream: ReceiveStream | BidiStream) -> None:
-        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others."""
-        self._counts["streams_read"] += 1
-        decoder = FrameDecoder()
-        try:
-            while data := await stream.receive_some():
-                now = trio.current_time()
-                for frame in decoder.feed(data):
-                    self._router.route(frame, now)
-                if decoder.error is not None:
-                    self._counts["streams_abandoned"] += 1
-                    log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
-                    stream.stop(CODE_PROTOCOL_ERROR)
-                    break
-        except StreamReset:
-            self._counts["streams_reset"] += 1
-        except (ConnectionLost, trio.ClosedResourceError):
-            pass  # told once, where streams are accepted
-        finally:
-            self._counts["frames_short"] += decoder.short
-            self._counts["streams_truncated"] += decoder.end() > 0
-
     # -- calls and their end --------------------------------------------------------------------------------------
 
     def _adopt(self, call: ActiveCall) -> None:
@@ -429,6 +395,11 @@ class Session:
         self._counts["calls_opened"] += 1
         self._services.start_soon(call._run, name=f"writer of call {call.call_sid}")
         self._router.adopt(call)
+
+    def _take_inbound(self, call_sid: str, caller: str) -> ActiveCall:
+        call = ActiveCall(self, call_sid=call_sid, caller=caller)
+        self._adopt(call)
+        return call
 
     def _hang_up_soon(self, call_sid: str) -> None:
         if self._state is not SessionState.CLOSED:
@@ -450,19 +421,10 @@ class Session:
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
         self._state = SessionState.CLOSED
-        self._connected.set()
         self._router.records.end()
+        self._inbound.end()
         # Writers put end_of_stream and FIN on their streams on the way out, before the transport closes.
         await trio.lowlevel.checkpoint()
-
-
-def _only(errors: BaseExceptionGroup[TransportError]) -> TransportError:
-    """One failure, one leaf: a lost connection surfaces once, however many tasks saw it."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, TransportError)
-    return error
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:
@@ -487,6 +449,8 @@ async def open_session(
     rpc_length: str = "exclusive",
     rpc_timeout: float = 10.0,
     resume_window: float = RESUME_WINDOW,
+    trunks: Collection[str] = (),
+    poll_interval: float = 1.0,
     transport: TransportSettings | None = None,
     socket: DatagramSocket | None = None,
 ) -> AsyncIterator[Session]:
@@ -495,7 +459,8 @@ async def open_session(
     ``client_id`` names the subscription and should be stable for a process; without one a UUID is made up. ``tls`` says
     what to trust, by default the system's certificate store and the endpoint's host name. ``rpc_length`` is the length
     convention of requests, ``"exclusive"`` as documented or ``"inclusive"`` as the vendor's own clients write it
-    (PROTOCOL section 4.1). ``rpc_timeout`` and ``resume_window`` are seconds. ``socket`` replaces the UDP socket; it is
+    (PROTOCOL section 4.1). ``rpc_timeout`` and ``resume_window`` are seconds. ``trunks`` are asked for incoming calls
+    every ``poll_interval`` seconds while :meth:`Session.incoming` is in use. ``socket`` replaces the UDP socket; it is
     borrowed, and closed by whoever made it.
 
     Raises :class:`ConnectError` when no first connection can be made. Leaving the block, also by cancellation, hangs up
@@ -524,9 +489,11 @@ async def open_session(
             rpc_length=rpc_length,
             rpc_timeout=rpc_timeout,
             resume_window=resume_window,
+            trunks=trunks,
+            poll_interval=poll_interval,
         )
         try:
-            await services.start(session._keep_connected)
+            await services.start(session._link.keep_up)
         except TransportError as error:
             failure = error  # raised outside the nursery, which would wrap it in a group
         else:

@@ -1,0 +1,118 @@
+"""Calls that come in: found by event or by asking, surfaced exactly once.
+
+Theory of operation
+-------------------
+Two things tell of an inbound call (PROTOCOL section 13.3): a CHANNEL_CREATE for a ``call_sid`` nobody here knows, and
+GetIncomingCalls, asked per configured trunk. Only the second names the caller, and only the first comes at once. So an
+event makes us ask at once instead of at the next interval, and a call is taken from the events alone where asking tells
+nothing.
+
+An unknown ``call_sid`` may also belong to a call of our own whose Originate is not answered yet, or to a row of a bulk
+campaign. While the former is possible nothing is taken from events alone; once this session has started a campaign,
+only what GetIncomingCalls lists counts as inbound.
+
+Calls wait in one bounded queue, each for one taker. A call that finds it full is left with the gateway and found again
+by a later poll.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+import trio
+
+from agentao_trio.call import ActiveCall
+from agentao_trio.callstate import CallState
+from agentao_trio.errors import CommandError, RemoteProtocolError
+from agentao_trio.messages import IncomingCallInfo
+
+__all__ = ["InboundCalls"]
+
+log = logging.getLogger("agentao_trio.session")
+
+#: Calls that wait to be taken, and names of calls that are remembered so as not to surface twice.
+WAITING_CALLS, REMEMBERED_CALLS = 256, 20_000
+
+
+class InboundCalls:
+    """An async iterator over the calls that come in; many tasks may share it, each call goes to one of them.
+
+    Ends when the session closes. Cancelling a waiting ``__anext__`` loses nothing.
+    """
+
+    def __init__(
+        self,
+        counts: Counter[str],
+        *,
+        trunks: Collection[str],
+        interval: float,
+        ask: Callable[[str], Awaitable[Iterable[IncomingCallInfo]]],
+        unclaimed: Callable[[], list[str]],
+        take: Callable[[str, str], ActiveCall],
+    ) -> None:
+        #: Take nothing for inbound that GetIncomingCalls does not list.
+        self.only_listed = False
+        #: Originates of ours that have not been answered yet.
+        self.placing = 0
+        self._counts = counts
+        self._trunks = tuple(trunks)
+        self._interval = interval
+        self._ask = ask
+        self._unclaimed = unclaimed
+        self._take = take
+        self._surfaced: OrderedDict[str, None] = OrderedDict()
+        self._wake = trio.Event()
+        self._send, self._receive = trio.open_memory_channel[ActiveCall](WAITING_CALLS)
+
+    def __aiter__(self) -> InboundCalls:
+        return self
+
+    async def __anext__(self) -> ActiveCall:
+        while True:
+            try:
+                call = await self._receive.receive()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            if call.state is not CallState.DISCONNECTED:  # the caller may have given up meanwhile
+                return call
+
+    def look(self) -> None:
+        """Something was heard that may be an inbound call."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """The session is over."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled."""
+        while True:
+            for trunk_id in self._trunks:
+                await self._poll(trunk_id)
+            if not self.placing and not self.only_listed:
+                for call_sid in self._unclaimed():
+                    self._surface(call_sid, "")
+            with trio.move_on_after(self._interval if self._trunks else float("inf")):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def _poll(self, trunk_id: str) -> None:
+        try:
+            with trio.move_on_after(self._interval):
+                for info in await self._ask(trunk_id):
+                    self._surface(info.call_sid, info.call_from)
+        except (CommandError, RemoteProtocolError) as error:
+            log.warning("asking trunk %s for incoming calls failed: %s", trunk_id, error)
+
+    def _surface(self, call_sid: str, caller: str) -> None:
+        if call_sid in self._surfaced:
+            return
+        if self._send.statistics().current_buffer_used >= WAITING_CALLS:
+            self._counts["incoming_postponed"] += 1
+            return
+        self._surfaced[call_sid] = None
+        if len(self._surfaced) > REMEMBERED_CALLS:
+            self._surfaced.popitem(last=False)
+        self._send.send_nowait(self._take(call_sid, caller))

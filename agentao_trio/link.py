@@ -1,0 +1,175 @@
+"""The connection beneath a session: made, subscribed, read, and made again when it is lost.
+
+Theory of operation
+-------------------
+One task (:meth:`Link.keep_up`) owns the connection. It connects, subscribes (PROTOCOL section 9.1, StreamEvents),
+accepts the gateway's streams and starts one reader task for each, whose frames go to one place. When the connection is
+lost it waits, with capped exponential backoff and jitter, and does it all again with the same ``client_id``: that is
+what makes the gateway replay what it kept (PROTOCOL section 10.3). Only the first attempt may fail for good.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from agentao_trio import messages
+from agentao_trio.errors import ConnectionLost, StreamReset, TransportError
+from agentao_trio.messages import MethodId
+from agentao_trio.transport import BidiStream, Connection, ReceiveStream, SendStream
+from agentao_trio.wire import Frame, FrameDecoder, encode_request
+
+__all__ = ["Link"]
+
+log = logging.getLogger("agentao_trio.session")
+
+#: Seconds between attempts to connect again: the first pause and the longest. Each is shortened by up to a half.
+BACKOFF_FIRST, BACKOFF_LONGEST = 0.25, 5.0
+#: What a stream is stopped with that can no longer be read; the number is ours (PROTOCOL section 12).
+CODE_PROTOCOL_ERROR = 1
+
+
+class Link:
+    """``connection`` is the one in use, None in between. ``on_frame`` gets every frame with the time it came."""
+
+    def __init__(
+        self,
+        services: trio.Nursery,
+        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        counts: Counter[str],
+        *,
+        client_id: str,
+        rpc_length: str,
+        on_frame: Callable[[Frame, float], None],
+        on_up: Callable[[], None],
+        on_down: Callable[[], None],
+    ) -> None:
+        self.connection: Connection | None = None
+        self._services = services
+        self._connect = connect
+        self._counts = counts
+        self._client_id = client_id
+        self._rpc_length = rpc_length
+        self._on_frame = on_frame
+        self._on_up = on_up
+        self._on_down = on_down
+        self._came_up = trio.Event()
+
+    async def wait_up(self) -> Connection:
+        """The connection in use, when there is one. Waits for as long as it takes."""
+        while self.connection is None:
+            await self._came_up.wait()
+        return self.connection
+
+    def open_uni(self) -> SendStream | None:
+        """A new stream to the gateway, or None where there is none to be had now."""
+        if self.connection is None:
+            return None
+        try:
+            return self.connection.open_uni_nowait()
+        except (trio.WouldBlock, ConnectionLost, trio.ClosedResourceError):
+            return None
+
+    def flush(self) -> None:
+        """Send what was written, now."""
+        if self.connection is not None:
+            self.connection.flush()
+
+    async def keep_up(self, task_status: trio.TaskStatus[None]) -> None:
+        """Stay connected until cancelled. Raises :class:`ConnectError` when the first attempt fails."""
+        pause = BACKOFF_FIRST
+        first = True
+        while True:
+            failure: TransportError | None = None
+            try:
+                async with self._connect() as connection:
+                    await self._subscribe(connection)
+                    self._up(connection)
+                    if first:
+                        first = False
+                        task_status.started()
+                    pause = BACKOFF_FIRST
+                    await self._accept_streams(connection)
+            except* TransportError as errors:
+                failure = _only(errors)
+            if failure is not None:
+                if first:
+                    raise failure
+                log.warning("client %s: %s; trying again in %.2f s at most", self._client_id, failure, pause)
+            self._down()
+            await trio.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 2, BACKOFF_LONGEST)
+
+    def _up(self, connection: Connection) -> None:
+        self.connection = connection
+        self._counts["connections"] += 1
+        self._on_up()
+        self._came_up.set()
+
+    def _down(self) -> None:
+        if self.connection is not None:
+            self.connection = None
+            self._came_up = trio.Event()
+            self._on_down()
+
+    async def _subscribe(self, connection: Connection) -> None:
+        """Ask for this client's events and audio. What comes back on the stream is read like any gateway stream."""
+        request = messages.EventStreamRequest(client_id=self._client_id)
+        stream = await connection.open_bidi()
+        await stream.send_all(
+            encode_request(MethodId.StreamEvents, messages.encode(request), rpc_length=self._rpc_length)
+        )
+        stream.finish()
+        self._services.start_soon(self._read_stream, stream)
+
+    async def _accept_streams(self, connection: Connection) -> None:
+        """Start a reader for every stream the gateway opens; returns when the connection is over."""
+        async with trio.open_nursery() as readers:
+            while True:
+                try:
+                    stream = await connection.accept()
+                except (ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError) as error:
+                    log.info("client %s: the connection ended: %s", self._client_id, error)
+                    return
+                if isinstance(stream, ReceiveStream):
+                    readers.start_soon(self._read_stream, stream)
+                else:
+                    # The protocol has no stream that a gateway opens in both directions (PROTOCOL section 3).
+                    self._counts["streams_abandoned"] += 1
+                    await stream.aclose()
+
+    async def _read_stream(self, stream: ReceiveStream | BidiStream) -> None:
+        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others."""
+        self._counts["streams_read"] += 1
+        decoder = FrameDecoder()
+        try:
+            while data := await stream.receive_some():
+                now = trio.current_time()
+                for frame in decoder.feed(data):
+                    self._on_frame(frame, now)
+                if decoder.error is not None:
+                    self._counts["streams_abandoned"] += 1
+                    log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
+                    stream.stop(CODE_PROTOCOL_ERROR)
+                    break
+        except StreamReset:
+            self._counts["streams_reset"] += 1
+        except (ConnectionLost, trio.ClosedResourceError):
+            pass  # told once, where streams are accepted
+        finally:
+            self._counts["frames_short"] += decoder.short
+            self._counts["streams_truncated"] += decoder.end() > 0
+
+
+def _only(errors: BaseExceptionGroup[TransportError]) -> TransportError:
+    """One failure, one leaf: a lost connection surfaces once, however many tasks saw it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TransportError)
+    return error
