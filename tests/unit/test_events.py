@@ -87,11 +87,11 @@ def test_statistics_count_every_verdict() -> None:
 def test_a_replayed_hangup_is_recognised_while_the_call_is_remembered() -> None:
     ingest = Ingest(memory=300.0)
     hangup = body(event_type=HANGUP, timestamp_ms=5)
-    ingest.event(hangup, at=0.0)
-    assert ingest.event(hangup, at=300.0).verdict is Verdict.DUPLICATE
+    ingest.event(hangup, at=1.0)
+    assert ingest.event(hangup, at=301.0).verdict is Verdict.DUPLICATE
     # Each replay renews the memory: what the gateway has just sent it may send again.
-    assert ingest.event(hangup, at=600.0).verdict is Verdict.DUPLICATE
-    assert ingest.event(hangup, at=900.1).verdict is Verdict.GAP
+    assert ingest.event(hangup, at=601.0).verdict is Verdict.DUPLICATE
+    assert ingest.event(hangup, at=901.1).verdict is Verdict.GAP
 
 
 def test_a_stored_run_replays_to_equal_records() -> None:
