@@ -123,10 +123,9 @@ _PLAIN: Mapping[type, envelope.Kind] = {
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
+@attrs.frozen(kw_only=True)
 class Message:
     """What all messages are. ``version`` is the schema version we write, ``compat`` the oldest a reader must know."""
-
-    __slots__ = ()
 
     version: ClassVar[int] = 0
     compat: ClassVar[int] = 0
@@ -455,7 +454,7 @@ class SuperviseSubscribeResponse(Message):
 
 def _fields(cls: type[Message]) -> Iterator[envelope.Field]:
     hints = get_type_hints(cls, include_extras=True)
-    for attribute in attrs.fields(cls):  # type: ignore[arg-type]
+    for attribute in attrs.fields(cls):
         yield envelope.Field(attribute.name, _kind(hints[attribute.name]), attribute.default)
 
 
