@@ -370,7 +370,7 @@ _IMPAIRMENTS: Mapping[Codec, _Impairment] = MappingProxyType(
 
 
 def estimate_mos(*, loss_ratio: float, one_way_delay_ms: float, burst_ratio: float = 1.0, codec: Codec) -> float:
-    """Mean opinion score (1.0 to 4.5) that listeners would probably give, by the E-model of ITU-T G.107.
+    """Mean opinion score (1.0 to 4.41) that listeners would probably give, by the E-model of ITU-T G.107.
 
     ``loss_ratio`` is 0.0 to 1.0, ``one_way_delay_ms`` mouth to ear, ``burst_ratio`` 1.0 for random loss and above for
     bursts. Raises ValueError for figures outside their range or not finite.
@@ -405,9 +405,10 @@ def _loss_impairment(loss_ratio: float, burst_ratio: float, codec: Codec) -> flo
 
 
 def _mos(rating: float) -> float:
-    """Annex B of G.107. Its cubic dips below 1 for ratings between 0 and 6.5; no opinion is worse than 1."""
+    """Annex B of G.107, without its ceiling of 4.5 for ratings of 100 and above: ours start at 93.2.
+
+    The cubic dips below 1 for ratings between 0 and 6.5; no opinion is worse than 1.
+    """
     if rating <= 0.0:
         return 1.0
-    if rating >= 100.0:
-        return 4.5
     return max(1.0, 1.0 + 0.035 * rating + rating * (rating - 60.0) * (100.0 - rating) * 7e-6)

@@ -90,6 +90,10 @@ def test_every_g711_byte_survives_decoding_and_encoding(codec: Codec) -> None:
     assert again == (every_byte.replace(b"\x7f", b"\xff") if codec is Codec.PCMU else every_byte)
 
 
+def test_pcm16_is_linear_already() -> None:
+    assert from_pcm16(b"\x01\x00\xff\x7f", Codec.PCM16) == b"\x01\x00\xff\x7f"
+
+
 def test_a_peer_may_send_half_a_sample_but_a_program_may_not() -> None:
     assert to_pcm16(b"\x01\x00\x02", Codec.PCM16) == b"\x01\x00"
     for codec in Codec:
