@@ -9,12 +9,13 @@ What the peer may do is wide. Text is ``str``, but may hold any bytes: those tha
 ``int``. Fields behind the ones known here are skipped, missing last ones take their defaults. Everything else that does
 not add up raises ``RemoteProtocolError``.
 
-Times named ``…_ms`` are milliseconds: durations, or instants since the Unix epoch. An unset field is 0 or empty.
+Tokens and audio are left out of ``repr``, so that they reach no log. Times named ``…_ms`` are milliseconds: durations,
+or instants since the Unix epoch. An unset field is 0 or empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum, unique
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -132,12 +133,11 @@ class Message:
 
 
 M = TypeVar("M", bound=Message)
-E = TypeVar("E", bound=Message)
 
 
-def _as_tuple(elements: tuple[E, ...] | list[E]) -> tuple[E, ...]:
-    """A list becomes a tuple, so that the message stays frozen; anything else is left for encode to refuse."""
-    return tuple(elements) if isinstance(elements, list) else elements
+def _as_tuple(elements: Sequence[Any]) -> tuple[Any, ...]:
+    """A list becomes a tuple, so that the message stays frozen; anything else is left for encode to judge."""
+    return tuple(elements) if isinstance(elements, list) else elements  # type: ignore[return-value]
 
 
 @attrs.frozen(kw_only=True)
@@ -188,7 +188,7 @@ class AudioFrame(Message):
     """
 
     call_sid: str = ""
-    payload: bytes = b""
+    payload: bytes = attrs.field(default=b"", repr=False)
     codec: str = ""
     sequence_number: UInt64 = 0
     end_of_stream: bool = False
@@ -426,7 +426,7 @@ class AllocateWtResponse(Message):
     host: str = ""
     port: UInt16 = 0
     node_id: str = ""
-    media_token: str = ""
+    media_token: str = attrs.field(default="", repr=False)
     status: str = ""
     error_message: str = ""
     error_code: Code = ErrorCode.SUCCESS
@@ -441,7 +441,7 @@ class SuperviseSubscribeRequest(Message):
     supervisor_id: str = ""
     tenant_id: str = ""
     mode: Mode = SuperviseMode.MONITOR
-    auth_token: str = ""
+    auth_token: str = attrs.field(default="", repr=False)
 
 
 @attrs.frozen(kw_only=True)
