@@ -19,9 +19,10 @@ it: what was received in full is still handed out first.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import attrs
@@ -32,7 +33,10 @@ from ._engine import StockEngine, TransportSettings, events
 from ._streams import BidiStream, Place, ReceiveStream, SendStream
 from .errors import ConnectionLost
 
-__all__ = ["Connection", "ConnectionStatistics", "Ending"]
+__all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending", "leaving_bare"]
+
+#: Datagrams read in one go; then the other tasks have their turn.
+BURST = 64
 
 #: RFC 9002's timer granularity, seconds. A deadline that is still due after it was served waits for this long.
 GRANULARITY = 0.001
@@ -99,7 +103,6 @@ class Connection(trio.abc.AsyncResource):
         self._established = False
         self._handshake_over = trio.Event()
         self._closed = trio.Event()
-        self._scope = trio.CancelScope(shield=True)
 
         self._dirty = False
         self._transmit = Place()
@@ -193,6 +196,7 @@ class Connection(trio.abc.AsyncResource):
         if self._dirty:
             self._pump()
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self, code: int = 0, reason: str = "") -> None:
         """Close in order: refuse everything new, wait until the peer has acknowledged what was written (but no longer
         than ``TransportSettings.close_timeout``), send one CLOSE with ``code`` and ``reason``, and forget.
@@ -252,10 +256,12 @@ class Connection(trio.abc.AsyncResource):
             message = f"{peer} does not answer any more"
         return ConnectionLost(message, code=ending.code, reason=ending.reason)
 
+    @trio.lowlevel.enable_ki_protection
     def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         self._engine.send_stream_data(stream_id, data, end)
         self._mark_dirty()
 
+    @trio.lowlevel.enable_ki_protection
     def _consumed(self, stream_id: int, count: int, unread: int) -> None:
         if count and self._ending is None:
             self._engine.consumed(stream_id, count, unread)
@@ -298,6 +304,7 @@ class Connection(trio.abc.AsyncResource):
                 self._alive_at = now
                 self._ping_at = None
 
+    @trio.lowlevel.enable_ki_protection
     def _pump(self) -> None:
         """Let the engine say what it has to say, and set the alarm for when it wants to be asked again."""
         self._dirty = False
@@ -437,18 +444,18 @@ class Connection(trio.abc.AsyncResource):
         elif now >= self._ping_at + self._settings.dead_after:
             self._finish(Ending(by="silence"))
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
-        """The transmit task: ends when the connection is over."""
-        with self._scope:
-            while self._ending is None:
-                with trio.CancelScope(deadline=self._deadline) as self._timer:
-                    if not self._dirty:
-                        await self._transmit.wait()
-                self._timer = None
-                if trio.current_time() >= self._deadline:
-                    self._on_alarm()
-                elif self._dirty:
-                    self._pump()
+        """The transmit task: ends when the connection is over. To be run shielded."""
+        while self._ending is None:
+            with trio.CancelScope(deadline=self._deadline) as self._timer:
+                if not self._dirty:
+                    await self._transmit.wait()
+            self._timer = None
+            if trio.current_time() >= self._deadline:
+                self._on_alarm()
+            elif self._dirty:
+                self._pump()
 
     # -- the end
 
@@ -482,3 +489,20 @@ class Connection(trio.abc.AsyncResource):
             sender._place.wake()
         for receiver in self._receivers.values():
             receiver._place.wake()
+
+
+@contextlib.contextmanager
+def leaving_bare() -> Iterator[None]:
+    """Let the body's exception out as it was raised. A nursery would wrap it in a group, although the tasks that it
+    stands for are ours and do not fail."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        alone = group.exceptions[0]
+        context = alone.__context__
+        try:
+            raise alone
+        finally:
+            alone.__context__ = context

@@ -19,17 +19,21 @@ place below and are aioquic's own for now, with losses counted.
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import logging
+import os
 import ssl
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import attrs
 from aioquic import tls
+from aioquic._buffer import Buffer
 from aioquic.quic import events
-from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
@@ -43,9 +47,17 @@ from aioquic.quic.connection import (
     stream_is_client_initiated,
     stream_is_unidirectional,
 )
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import (
+    QuicFrameType,
+    QuicHeader,
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -53,6 +65,7 @@ from cryptography.hazmat.primitives import serialization
 __all__ = [
     "ClientTLS",
     "Engine",
+    "FrontDoor",
     "ServerTLS",
     "StockEngine",
     "TransportSettings",
@@ -423,3 +436,94 @@ def _configuration(settings: TransportSettings, *, is_client: bool) -> QuicConfi
         max_stream_data=settings.max_stream_data,
         congestion_control_algorithm=f"agentao-{settings.congestion_control}",
     )
+
+
+# -- strangers ------------------------------------------------------------------------------------------------------
+
+
+class FrontDoor:
+    """What a server says to a datagram that belongs to no connection. Remembers nothing of whom it sends away."""
+
+    def __init__(self, settings: TransportSettings, configuration: QuicConfiguration) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._tokens = QuicRetryTokenHandler()
+
+    def read(self, datagram: bytes) -> Packet | None:
+        """The header of a datagram's first packet, as far as it is readable by anybody; ``None`` if it is none."""
+        length = self._configuration.connection_id_length
+        if datagram and not datagram[0] & 0x80:  # a short header: the connection id follows at once (RFC 9000 §17.3)
+            return Packet(datagram[1 : 1 + length], None, len(datagram))
+        try:
+            header = pull_quic_header(Buffer(data=datagram), host_cid_length=length)
+        except ValueError:
+            return None
+        return Packet(header.destination_cid, header, len(datagram))
+
+    def receive(self, packet: Packet, source: Any, now: float, *, suspicious: bool) -> StockEngine | bytes | None:
+        """An engine for a newcomer, an answer to send him, or neither.
+
+        An answer is never longer than what came, as the sender's address may be forged. ``suspicious``: let him prove
+        it first (Retry, RFC 9000 §8.1.2), which costs us no memory.
+        """
+        header = packet.header
+        if header is None or packet.size < SMALLEST_MAX_DATAGRAM_SIZE:
+            return None
+        if header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
+            return None
+        if header.version not in self._configuration.supported_versions:
+            return encode_quic_version_negotiation(  # RFC 9000 §6.1
+                source_cid=header.destination_cid,
+                destination_cid=header.source_cid,
+                supported_versions=self._configuration.supported_versions,
+            )
+        if header.packet_type is not QuicPacketType.INITIAL:
+            return None
+        if header.token:
+            try:
+                original_cid = self._tokens.validate_token(
+                    address=_as_ip(source), destination_cid=header.destination_cid, token=header.token, now=now
+                )
+            except ValueError:
+                return None
+            return self._new_engine(original_cid, header.destination_cid)
+        if suspicious:
+            return self._ask_back(header, header.version, source, now)
+        return self._new_engine(header.destination_cid, None)
+
+    def _new_engine(self, original_cid: bytes, retry_cid: bytes | None) -> StockEngine:
+        return new_engine(
+            self._settings,
+            self._configuration,
+            original_destination_connection_id=original_cid,
+            retry_source_connection_id=retry_cid,
+        )
+
+    def _ask_back(self, header: QuicHeader, version: int, source: Any, now: float) -> bytes:
+        cid = os.urandom(self._configuration.connection_id_length)
+        return encode_quic_retry(
+            version=version,
+            source_cid=cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=self._tokens.create_token(
+                address=_as_ip(source),
+                original_destination_connection_id=header.destination_cid,
+                retry_source_connection_id=cid,
+                now=now,
+            ),
+        )
+
+
+class Packet(NamedTuple):
+    """The first packet of a datagram: for whom it is, its long header if it has one, and the datagram's length."""
+
+    destination_cid: bytes
+    header: QuicHeader | None
+    size: int
+
+
+def _as_ip(address: Any) -> tuple[ipaddress.IPv6Address, int]:
+    """An address for a retry token, which has room for an IP number and a port; any host is given a number."""
+    number = hashlib.sha256(str(address[0]).encode()).digest()[:16]
+    return ipaddress.IPv6Address(number), address[1]

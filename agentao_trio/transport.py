@@ -23,33 +23,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket as stdlib_socket
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TextIO
 
 import attrs
 import trio
-from aioquic._buffer import Buffer
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicHeader,
-    QuicPacketType,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
+from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import AlertDescription
 
-from ._connection import Connection, ConnectionStatistics, Ending
+from ._connection import BURST, Connection, ConnectionStatistics, Ending, leaving_bare
 from ._datagrams import Address, DatagramSocket, UdpSocket, describe, open_udp_socket, resolve
-from ._engine import (
-    ClientTLS,
-    ServerTLS,
-    TransportSettings,
-    client_configuration,
-    new_engine,
-    server_configuration,
-)
+from ._engine import ClientTLS, ServerTLS, TransportSettings, client_configuration, new_engine
+from ._listener import Listener, ListenerStatistics, open_listener
 from ._streams import BidiStream, ReceiveStream, SendStream
 from .errors import ConnectError
 
@@ -72,8 +58,8 @@ __all__ = [
     "open_udp_socket",
 ]
 
-#: Datagrams read in one go; then the other tasks have their turn.
-BURST = 64
+#: How long, in seconds, an address of several is waited for before the next one is tried.
+HEAD_START = 2.0
 
 # -- the client -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +83,7 @@ async def open_connection(
     """
     tls = ClientTLS() if tls is None else tls
     settings = TransportSettings() if settings is None else settings
-    with contextlib.ExitStack() as resources, _leaving_bare():
+    with contextlib.ExitStack() as resources, leaving_bare():
         attempt = _Attempt(host, port, tls, settings, socket, trio.current_time() + timeout, resources)
         async with trio.open_nursery() as nursery:
             connection = await attempt.connect(nursery)
@@ -127,6 +113,7 @@ class _ClientSide:
                 self.connection._receive(datagram, source, now)
         self.connection._pump()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
@@ -134,6 +121,7 @@ class _ClientSide:
                 await self.connection._run()
                 nursery.cancel_scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         while True:
             await self._socket.wait_readable()
@@ -161,8 +149,10 @@ class _Attempt:
         addresses = await self._look_up()
         while True:
             family, address = addresses.pop(0)
-            # A silent address must not use up the time of the ones behind it.
-            patience = (self._deadline - trio.current_time()) / (len(addresses) + 1)
+            patience = self._deadline - trio.current_time()
+            if addresses:
+                # A silent address must not use up the time of the ones behind it.
+                patience = min(HEAD_START, patience / (len(addresses) + 1))
             try:
                 return await self._shake_hands(nursery, configuration, family, address, patience)
             except _Unreachable as unreachable:
@@ -171,9 +161,12 @@ class _Attempt:
 
     def _configure(self) -> QuicConfiguration:
         keylog: TextIO | None = None
-        try:
-            if self._tls.keylog is not None:
+        if self._tls.keylog is not None:
+            try:
                 keylog = self._resources.enter_context(open(self._tls.keylog, "a"))  # noqa: SIM115
+            except OSError as error:
+                raise ConnectError(f"the key log {self._tls.keylog} cannot be written ({error.strerror})") from error
+        try:
             return client_configuration(self._settings, self._tls, self._host, keylog)
         except (OSError, ValueError) as error:
             what = "the CA given as bytes" if isinstance(self._tls.ca, bytes) else f"the CA file {self._tls.ca}"
@@ -187,10 +180,11 @@ class _Attempt:
                 if self._socket is not None:
                     return [(0, await self._socket.resolve(self._host, self._port))]
                 return await resolve(self._host, self._port)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: what no name may contain
+            problem = error.strerror if isinstance(error, OSError) else error
             raise ConnectError(
-                f"the name {self._host!r} cannot be resolved ({error.strerror or error}); check its spelling and this "
-                "machine's name service"
+                f"the name {self._host!r} cannot be resolved ({problem}); check its spelling and this machine's name "
+                "service"
             ) from error
         except trio.TooSlowError:
             raise ConnectError(
@@ -290,238 +284,3 @@ class _Unreachable(Exception):  # noqa: N818 - never leaves this file
     def __init__(self, verdict: ConnectError) -> None:
         super().__init__()
         self.verdict = verdict
-
-
-@contextlib.contextmanager
-def _leaving_bare() -> Iterator[None]:
-    """Let the body's exception out as it was raised. A nursery would wrap it in a group, although the tasks that it
-    stands for are ours and do not fail."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
-            raise
-        alone = group.exceptions[0]
-        context = alone.__context__
-        try:
-            raise alone
-        finally:
-            alone.__context__ = context
-
-
-# -- the server -----------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class ListenerStatistics:
-    """What a listener has seen. ``refused``: connections dropped because too many were half open."""
-
-    connections: int
-    half_open: int
-    accepted: int
-    refused: int
-    datagrams_unroutable: int
-
-
-class Listener:
-    """Accepts QUIC connections on one socket. Made by :func:`open_listener`; ``async for`` gives the connections."""
-
-    def __init__(
-        self,
-        socket: DatagramSocket,
-        settings: TransportSettings,
-        configuration: QuicConfiguration,
-        nursery: trio.Nursery,
-    ) -> None:
-        self._socket = socket
-        self._settings = settings
-        self._configuration = configuration
-        self._nursery = nursery
-        self._by_cid: dict[bytes, Connection] = {}
-        self._connections: dict[Connection, None] = {}
-        self._half_open: dict[Connection, None] = {}  # still shaking hands, or not accepted yet
-        self._ready: deque[Connection] = deque()
-        self._arrivals = trio.lowlevel.ParkingLot()
-        self._closed = False
-        self._accepted = self._refused = self._unroutable = 0
-
-    @property
-    def address(self) -> Address:
-        """Where the listener is reached."""
-        return self._socket.address
-
-    async def accept(self) -> Connection:
-        """The next connection whose handshake has completed. It closes with the listener, or earlier.
-
-        Raises :class:`trio.ClosedResourceError` when the listener is closed. Cancellation leaves the connection for the
-        next call.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self._ready:
-            if self._closed:
-                raise trio.ClosedResourceError("this listener was closed")
-            await self._arrivals.park()
-        connection = self._ready.popleft()
-        self._half_open.pop(connection, None)
-        self._accepted += 1
-        return connection
-
-    def __aiter__(self) -> Listener:
-        return self
-
-    async def __anext__(self) -> Connection:
-        try:
-            return await self.accept()
-        except trio.ClosedResourceError:
-            raise StopAsyncIteration from None
-
-    def statistics(self) -> ListenerStatistics:
-        """A snapshot."""
-        return ListenerStatistics(
-            connections=len(self._connections),
-            half_open=len(self._half_open),
-            accepted=self._accepted,
-            refused=self._refused,
-            datagrams_unroutable=self._unroutable,
-        )
-
-    # -- datagrams
-
-    async def _run(self) -> None:
-        with trio.CancelScope(shield=True) as self._scope:
-            while True:
-                await self._socket.wait_readable()
-                self._poll()
-
-    def _poll(self) -> None:
-        now = trio.current_time()
-        touched: dict[Connection, None] = {}
-        for _ in range(BURST):
-            try:
-                datagram, source = self._socket.receive()
-            except BlockingIOError:
-                break
-            except OSError:
-                continue  # about a datagram to a peer that is gone; its connection will notice
-            connection = self._route(datagram, source)
-            if connection is not None:
-                connection._receive(datagram, source, now)
-                touched[connection] = None
-        for connection in touched:
-            connection._pump()
-
-    def _route(self, datagram: bytes, source: Address) -> Connection | None:
-        length = self._configuration.connection_id_length
-        if datagram and not datagram[0] & 0x80:  # a short header: the connection id follows at once (RFC 9000 §17.3)
-            connection = self._by_cid.get(datagram[1 : 1 + length])
-        else:
-            try:
-                header = pull_quic_header(Buffer(data=datagram), host_cid_length=length)
-            except ValueError:
-                connection = None
-            else:
-                if header.packet_type is not QuicPacketType.VERSION_NEGOTIATION and self._is_foreign(header):
-                    self._offer_versions(header, datagram, source)
-                    return None
-                connection = self._by_cid.get(header.destination_cid)
-                if connection is None and header.packet_type is QuicPacketType.INITIAL:
-                    connection = self._welcome(header, datagram)
-        if connection is None:
-            self._unroutable += 1
-        return connection
-
-    def _is_foreign(self, header: QuicHeader) -> bool:
-        return header.version not in self._configuration.supported_versions
-
-    def _offer_versions(self, header: QuicHeader, datagram: bytes, source: Address) -> None:
-        """RFC 9000 §6.1. Never in answer to a small datagram, which could have a forged sender."""
-        if len(datagram) >= SMALLEST_MAX_DATAGRAM_SIZE:
-            answer = encode_quic_version_negotiation(
-                source_cid=header.destination_cid,
-                destination_cid=header.source_cid,
-                supported_versions=self._configuration.supported_versions,
-            )
-            with contextlib.suppress(OSError):
-                self._socket.send(answer, source)
-
-    def _welcome(self, header: QuicHeader, datagram: bytes) -> Connection | None:
-        if self._closed or len(datagram) < SMALLEST_MAX_DATAGRAM_SIZE:
-            return None
-        if len(self._half_open) >= self._settings.max_half_open:
-            self._refused += 1  # the client tries again, and waits longer each time
-            return None
-        engine = new_engine(
-            self._settings, self._configuration, original_destination_connection_id=header.destination_cid
-        )
-        cids: dict[bytes, None] = {}
-
-        def on_cid(cid: bytes, valid: bool) -> None:
-            if valid:
-                cids[cid] = None
-                self._by_cid[cid] = connection
-            else:
-                cids.pop(cid, None)
-                self._by_cid.pop(cid, None)
-
-        connection = Connection(
-            engine,
-            self._socket,
-            self._settings,
-            poll=self._poll,
-            handshake_timeout=self._settings.handshake_timeout,
-            on_cid=on_cid,
-        )
-        on_cid(header.destination_cid, True)
-        on_cid(engine.host_cid, True)
-        self._connections[connection] = self._half_open[connection] = None
-        self._nursery.start_soon(self._serve, connection, cids)
-        return connection
-
-    async def _serve(self, connection: Connection, cids: dict[bytes, None]) -> None:
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection._run)
-                await connection._handshake_over.wait()
-                if connection._established:
-                    self._ready.append(connection)
-                    self._arrivals.unpark()
-        del self._connections[connection]
-        self._half_open.pop(connection, None)
-        for cid in cids:
-            self._by_cid.pop(cid, None)
-
-    async def _close(self) -> None:
-        self._closed = True
-        self._arrivals.unpark_all()
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                for connection in tuple(self._connections):
-                    nursery.start_soon(connection.aclose)
-        self._scope.cancel()
-
-
-@contextlib.asynccontextmanager
-async def open_listener(
-    where: DatagramSocket | tuple[str, int], *, tls: ServerTLS, settings: TransportSettings | None = None
-) -> AsyncIterator[Listener]:
-    """Listen on a socket, or on a UDP socket of its own at (host, port). Raises OSError and ValueError for an address
-    or a certificate that cannot be used.
-
-    Leaving the block closes every connection in order, all at once, within ``settings.close_timeout``; cancellation
-    too.
-    """
-    settings = TransportSettings() if settings is None else settings
-    configuration = server_configuration(settings, tls)
-    with contextlib.ExitStack() as resources, _leaving_bare():
-        if isinstance(where, tuple):
-            socket: DatagramSocket = await open_udp_socket(*where)
-            resources.callback(socket.close)
-        else:
-            socket = where
-        async with trio.open_nursery() as nursery:
-            listener = Listener(socket, settings, configuration, nursery)
-            nursery.start_soon(listener._run)
-            try:
-                yield listener
-            finally:
-                await listener._close()

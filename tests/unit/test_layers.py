@@ -88,7 +88,10 @@ LAYERS = {
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
     "_connection": waits("errors", "_datagrams", "_streams", "_engine"),
-    "transport": waits("errors", "_connection", "_datagrams", "_streams", "_engine", theirs="trio attrs aioquic"),
+    "_listener": waits("errors", "_connection", "_datagrams", "_engine"),
+    "transport": waits(
+        "errors", "_connection", "_datagrams", "_engine", "_listener", "_streams", theirs="trio attrs aioquic"
+    ),
     # A call is given a command port, an uplink and the clock; it never sees the session.
     "media": waits(*CORE, "broadcast", "pacing"),
     "call": waits(*CORE, "media", "broadcast", "transport", "pacing"),
