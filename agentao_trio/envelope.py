@@ -77,9 +77,6 @@ class _Fixed:
         self.code = code
         self.struct = struct.Struct("<" + code)
 
-    def pack(self, value: Any) -> bytes:
-        raise NotImplementedError
-
 
 class _Integer(_Fixed):
     def __init__(self, name: str, code: str) -> None:
