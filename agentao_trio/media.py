@@ -98,10 +98,8 @@ class Downlink:
     def arrived(self, frame: messages.AudioFrame, at: float) -> None:
         """Take one frame from the wire; ``at`` is when it came, in seconds of trio's clock. Never waits."""
         arrival = self.tracker.feed(frame.sequence_number, frame.end_of_stream)
-        if arrival.kind is not ArrivalKind.IN_ORDER:
-            return
         self.codec = frame.codec
-        if frame.payload:
+        if frame.payload and arrival.kind is ArrivalKind.IN_ORDER:
             self.bytes_received += len(frame.payload)
             self.jitter.feed(frame.sequence_number, at)
             self._frames.publish(
@@ -113,7 +111,7 @@ class Downlink:
                     end_of_stream=frame.end_of_stream,
                 )
             )
-        if frame.end_of_stream:
+        if self.tracker.ended:
             self.end()
 
     def end(self) -> None:

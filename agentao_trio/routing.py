@@ -25,6 +25,7 @@ from agentao_trio.callstate import Verdict
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.events import EventRecord, Ingest
 from agentao_trio.messages import EventType, MethodId
+from agentao_trio.supervise import Supervision
 from agentao_trio.wire import Frame
 
 __all__ = ["CallRouter"]
@@ -40,6 +41,8 @@ class CallRouter:
 
     def __init__(self, counts: Counter[str], hang_up: Callable[[str], None]) -> None:
         self.calls: dict[str, ActiveCall] = {}
+        #: Calls of others that this session listens to.
+        self.supervised: dict[str, Supervision] = {}
         #: Every event that was delivered or surfaced, in order of arrival.
         self.records: Broadcast[EventRecord] = Broadcast()
         #: Called when an event came for a call nobody here knows.
@@ -102,7 +105,7 @@ class CallRouter:
 
     def _route_audio(self, body: bytes, now: float) -> None:
         frame = messages.decode(messages.AudioFrame, body)
-        call = self.calls.get(frame.call_sid)
+        call = self.calls.get(frame.call_sid) or self.supervised.get(frame.call_sid)
         if call is None:
             self._counts["audio_for_unknown_calls"] += 1
         else:

@@ -45,10 +45,12 @@ from agentao_trio.errors import (
 from agentao_trio.events import EventRecord
 from agentao_trio.inbound import InboundCalls
 from agentao_trio.link import Link
-from agentao_trio.messages import DialplanAction, MethodId
+from agentao_trio.media import Uplink
+from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
 from agentao_trio.pacing import ClockStatistics, PacketClock
 from agentao_trio.routing import CallRouter
 from agentao_trio.rpc import exchange
+from agentao_trio.supervise import Supervision
 from agentao_trio.transport import (
     ClientTLS,
     Connection,
@@ -317,6 +319,52 @@ class Session(Commands):
 
         return self._router.records.subscribe(bound, wanted=wanted, overrun=overrun if overflow == "end" else None)
 
+    async def supervise(
+        self,
+        call_sid: str,
+        *,
+        mode: SuperviseMode = SuperviseMode.MONITOR,
+        supervisor_id: str = "",
+        auth_token: str = "",
+    ) -> Supervision:
+        """Take a seat beside a call that another session holds (PROTOCOL section 14, SuperviseSubscribe).
+
+        ``mode`` says who hears this supervisor: nobody (MONITOR), the agent, the caller, or both (BARGE). Raises
+        :class:`LocalProtocolError` for a call that this session holds itself or supervises already, and what
+        :meth:`request` raises. Cancelled, the gateway may keep sending audio that nobody reads.
+        """
+        if call_sid in self._router.calls or call_sid in self._router.supervised:
+            raise LocalProtocolError(f"call {call_sid!r} is held or supervised by this session already")
+        supervision = Supervision(self, call_sid, mode, Uplink(call_sid, self._clock, self.open_uplink))
+        self._router.supervised[call_sid] = supervision
+        accepted = False
+        try:
+            reply = await self.request(
+                MethodId.SuperviseSubscribe,
+                messages.SuperviseSubscribeRequest(
+                    call_sid=call_sid,
+                    supervisor_id=supervisor_id or self.client_id,
+                    tenant_id=self._tenant_id,
+                    mode=mode,
+                    auth_token=auth_token,
+                ),
+            )
+            if reply is not None and reply.error_message:
+                raise CommandRejected(
+                    f"SuperviseSubscribe was refused: {reply.error_message}", method="SuperviseSubscribe"
+                )
+            accepted = True
+        finally:
+            if not accepted:
+                self.end_supervision(supervision)
+        self._services.start_soon(supervision._run, name=f"writer of a supervisor of call {call_sid}")
+        return supervision
+
+    def end_supervision(self, supervision: Supervision) -> None:
+        """Stop routing a call's audio to its supervisor. Harmless when repeated."""
+        if self._router.supervised.get(supervision.call_sid) is supervision:
+            del self._router.supervised[supervision.call_sid]
+
     # -- commands -------------------------------------------------------------------------------------------------
 
     async def request(self, method: MethodId, message: Any) -> Any:
@@ -329,6 +377,8 @@ class Session(Commands):
         """
         limit = self._rpc_timeout
         self._counts["commands"] += 1
+        if method is MethodId.OriginateBulk:
+            self._inbound.only_listed = True
         sent = False
         with trio.move_on_after(limit):
             self._raise_if_closed()
@@ -369,6 +419,8 @@ class Session(Commands):
         self._state = SessionState.CONNECTED
         for call in self._router.calls.values():
             call._connection_replaced()
+        for supervision in self._router.supervised.values():
+            supervision._connection_replaced()
 
     def _connection_went(self) -> None:
         if self._state is SessionState.CONNECTED:
@@ -420,6 +472,8 @@ class Session(Commands):
         async with trio.open_nursery() as nursery:
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
+        for supervision in list(self._router.supervised.values()):
+            supervision._end()
         self._state = SessionState.CLOSED
         self._router.records.end()
         self._inbound.end()

@@ -1,0 +1,147 @@
+"""A gateway whose every word a test decides: for peers that the embedded gateway is too well behaved to be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trustme
+
+from agentao_trio import ClientTLS, Session, messages, open_session
+from agentao_trio.errors import ConnectionLost, StreamReset
+from agentao_trio.messages import MethodId
+from agentao_trio.testing import MemoryNetwork
+from agentao_trio.transport import BidiStream, Connection, ServerTLS, open_listener
+from agentao_trio.wire import FrameDecoder, decode_request, encode_frame, encode_reply
+
+HOST, PORT = "gateway.test", 9090
+
+Answer = Callable[[MethodId, Any], Awaitable[Any]]
+
+
+class ScriptedGateway:
+    """Remembers every request and every uplink frame; answers with what ``answer`` returns.
+
+    ``answer(method, request)`` returns a reply message, bytes to be sent as they are, None for an empty reply, or
+    raises :class:`Silence` to leave the stream open.
+    """
+
+    class Silence(Exception):  # noqa: N818 - a signal, not an error
+        pass
+
+    def __init__(self, answer: Answer | None = None, *, form: str = "exclusive") -> None:
+        self.requests: list[tuple[MethodId, Any, str]] = []
+        self.uplink: list[messages.AudioFrame] = []
+        self.uplink_streams = 0
+        self.uplinks_finished = 0
+        self.connection: Connection | None = None
+        self.connected = trio.Event()
+        self.form = form
+        self._answer = answer
+        self._clock_ms = 1_000
+
+    def requested(self, method: MethodId) -> list[Any]:
+        return [request for each, request, _ in self.requests if each is method]
+
+    async def event(self, call_sid: str, event_type: int, **fields: Any) -> None:
+        """Push one event on a stream of its own."""
+        await self.stream(self.event_frame(call_sid, event_type, **fields))
+
+    def event_frame(self, call_sid: str, event_type: int, **fields: Any) -> bytes:
+        self._clock_ms += 10
+        fields.setdefault("timestamp_ms", self._clock_ms)
+        event = messages.CallEvent(call_sid=call_sid, event_type=event_type, **fields)
+        return encode_frame(MethodId.StreamEvents, messages.encode(event))
+
+    async def stream(self, data: bytes, *, end: bool = True) -> None:
+        """Open a uni stream and put ``data`` on it."""
+        assert self.connection is not None
+        stream = await self.connection.open_uni()
+        await stream.send_all(data)
+        if end:
+            stream.finish()
+
+    async def run(self, connection: Connection) -> None:
+        """Serve one connection until it is over."""
+        self.connection = connection
+        self.connected.set()
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await connection.accept()
+                except (ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError):
+                    nursery.cancel_scope.cancel()
+                    return
+                if isinstance(stream, BidiStream):
+                    nursery.start_soon(self._serve, stream)
+                else:
+                    nursery.start_soon(self._listen, stream)
+
+    async def _serve(self, stream: BidiStream) -> None:
+        data = b""
+        try:
+            while chunk := await stream.receive_some():
+                data += chunk
+            request = decode_request(data)
+            method = messages.method_of(request.method_id)
+            assert method is not None
+            message = messages.decode(messages.METHODS[method].request, request.body)
+            self.requests.append((method, message, request.rpc_length))
+            try:
+                reply = await self._answer(method, message) if self._answer is not None else None
+            except self.Silence:
+                return
+            if isinstance(reply, bytes):
+                await stream.send_all(reply)
+            elif reply is not None:
+                await stream.send_all(encode_reply(method, messages.encode(reply), form=self.form))
+            stream.finish()
+        except (StreamReset, ConnectionLost):
+            pass
+
+    async def _listen(self, stream: Any) -> None:
+        self.uplink_streams += 1
+        decoder = FrameDecoder()
+        try:
+            while chunk := await stream.receive_some():
+                for frame in decoder.feed(chunk):
+                    self.uplink.append(messages.decode(messages.AudioFrame, frame.body))
+            self.uplinks_finished += 1
+        except (StreamReset, ConnectionLost):
+            pass
+
+
+@asynccontextmanager
+async def serving(gateway: ScriptedGateway, network: MemoryNetwork) -> AsyncIterator[dict[str, Any]]:
+    """Run a scripted gateway; yields what ``open_session`` needs to reach it."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert(HOST)
+    tls = ServerTLS(
+        certificate_chain_pem=b"".join(each.bytes() for each in leaf.cert_chain_pems),
+        private_key_pem=leaf.private_key_pem.bytes(),
+    )
+    async with open_listener(network.socket((HOST, PORT)), tls=tls) as listener, trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            async for connection in listener:
+                nursery.start_soon(gateway.run, connection)
+
+        nursery.start_soon(accept)
+        yield {
+            "endpoint": f"quic://{HOST}:{PORT}",
+            "tls": ClientTLS(ca=authority.cert_pem.bytes()),
+            "socket": network.socket(),
+        }
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def session_on(
+    gateway: ScriptedGateway, network: MemoryNetwork | None = None, **options: Any
+) -> AsyncIterator[Session]:
+    """A session with a scripted gateway on an in-memory network."""
+    async with serving(gateway, network or MemoryNetwork()) as where, open_session(**where, **options) as session:
+        await gateway.connected.wait()
+        yield session
