@@ -18,6 +18,8 @@ import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
+import trio
+
 from agentao_trio import messages
 from agentao_trio.broadcast import Broadcast
 from agentao_trio.call import ActiveCall
@@ -35,6 +37,9 @@ log = logging.getLogger("agentao_trio.session")
 #: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
 STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096
 
+#: Seconds before a disowned call that shows signs of life is hung up once more.
+HANG_UP_AGAIN = 1.0
+
 
 class CallRouter:
     """The calls of one session by name. ``hang_up`` is called with the name of a call that nobody owns any more."""
@@ -51,7 +56,7 @@ class CallRouter:
         self._hang_up = hang_up
         self._ingest = Ingest()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
-        self._disowned: OrderedDict[str, None] = OrderedDict()
+        self._disowned: OrderedDict[str, float] = OrderedDict()  # and when it was last hung up
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -76,7 +81,7 @@ class CallRouter:
         """The call may still exist at the gateway, but nobody here wants it."""
         self.forget(call)
         self._counts["calls_disowned"] += 1
-        self._disowned[call.call_sid] = None
+        self._disowned[call.call_sid] = trio.current_time()
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
         self._hang_up(call.call_sid)
@@ -134,7 +139,8 @@ class CallRouter:
         elif record.call_sid in self._disowned:
             if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
                 del self._disowned[record.call_sid]
-            else:
+            elif record.received_at >= self._disowned[record.call_sid] + HANG_UP_AGAIN:
+                self._disowned[record.call_sid] = record.received_at
                 self._hang_up(record.call_sid)
         else:
             self._keep_stray(record)
