@@ -285,13 +285,12 @@ async def test_hostile_arguments_are_refused_before_anything_is_sent(argument: s
     gateway = switchboard()
     async with session_on(gateway) as session:
         call = await answered(session, gateway)
-        for attempt in (
-            lambda: call.transfer(argument),
-            lambda: call.send_dtmf(argument, duration_ms=10),
-            lambda: call.playback(argument),
-        ):
-            with pytest.raises(LocalProtocolError):
-                await attempt()
+        with pytest.raises(LocalProtocolError):
+            await call.transfer(argument)
+        with pytest.raises(LocalProtocolError):
+            await call.send_dtmf(argument, duration_ms=10)
+        with pytest.raises(LocalProtocolError):
+            await call.playback(argument)
         assert gateway.requested(MethodId.ExecuteDialplan) == []
 
 
@@ -434,11 +433,10 @@ async def test_a_call_whose_events_are_not_read_is_ended_by_name(autojump_clock:
         await gateway.stream(flood)
         with pytest.raises(CallOverrun):
             await call.wait_ended()
-        read = 0
+        for _ in range(256):
+            await anext(events)
         with pytest.raises(CallOverrun):
-            async for _ in events:
-                read += 1
-        assert read == 256
+            await anext(events)
         await trio.sleep(1)
         assert len(gateway.requested(MethodId.Terminate)) == 1
 
