@@ -1,0 +1,27 @@
+"""The embedded gateway: the whole protocol, on a laptop, with far ends that behave as asked.
+
+::
+
+    async with open_gateway() as gateway, open_session(gateway.endpoint, tls=gateway.tls) as session:
+        ...
+
+Who answers which number is in :data:`FAR_ENDS`.
+"""
+
+from agentao_trio.gateway.farends import FAR_ENDS, FarEnd
+from agentao_trio.gateway.model import BucketAction, GatewayModel, GatewayStatistics
+from agentao_trio.gateway.server import Gateway, ServerStatistics, open_gateway
+from agentao_trio.gateway.settings import GatewaySettings, Trunk
+
+__all__ = [
+    "FAR_ENDS",
+    "BucketAction",
+    "FarEnd",
+    "Gateway",
+    "GatewayModel",
+    "GatewaySettings",
+    "GatewayStatistics",
+    "ServerStatistics",
+    "Trunk",
+    "open_gateway",
+]

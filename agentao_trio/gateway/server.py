@@ -1,0 +1,439 @@
+"""The embedded gateway on the network: the model's behaviour over real QUIC (or an in-memory network).
+
+Theory of operation
+-------------------
+The model is synchronous and knows no I/O, so this module only carries: requests and uplink frames to the model, its
+replies and effects to the network, the time to both. Whoever has given the model something to do calls
+:meth:`Gateway._carry_out`, which sends what came of it and moves the one alarm for the model's timers. One packet clock
+serves all calls; each call has a place in one of its four phases.
+
+Per connection there are: the accepting task, one task per stream the client has opened, and the downlink's task. A
+request's stream that cannot be read is abandoned alone, as is an uplink stream that goes wrong. When a connection ends
+its tasks end, and its calls stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.resources
+import math
+import os
+import random
+import stat
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+
+import attrs
+import trio
+import trustme
+
+from agentao_trio import messages
+from agentao_trio.errors import ConnectionLost, RemoteProtocolError, StreamReset
+from agentao_trio.gateway.calls import Call
+from agentao_trio.gateway.commands import invalid
+from agentao_trio.gateway.downlink import Downlink
+from agentao_trio.gateway.effects import Resume, SendAudio, SendEvents, Speak
+from agentao_trio.gateway.model import GatewayModel, GatewayStatistics, Silence
+from agentao_trio.gateway.settings import GatewaySettings
+from agentao_trio.gateway.subscriptions import Peer
+from agentao_trio.messages import METHODS, AudioFrame, Message, MethodId
+from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.transport import (
+    BidiStream,
+    ClientTLS,
+    Connection,
+    DatagramSocket,
+    Listener,
+    ListenerStatistics,
+    ReceiveStream,
+    ServerTLS,
+    TransportSettings,
+    open_listener,
+)
+from agentao_trio.wire import MAX_FRAME_LENGTH, FrameDecoder, Request, decode_request, encode_reply
+
+__all__ = ["Gateway", "ServerStatistics", "open_gateway"]
+
+# QUIC application error codes as PROTOCOL section 12 suggests them.
+_CODE_PROTOCOL_ERROR, _CODE_TOO_LARGE, _CODE_SHUTTING_DOWN = 1, 3, 4
+
+_PHASES = 4
+# How long a request may take to arrive, and how long one stays open that is never answered.
+_REQUEST_SECONDS = 30.0
+_WITHHELD_SECONDS = 120.0
+_CLOSE_SECONDS = 2.0
+_MAX_REQUEST = MAX_FRAME_LENGTH + 8
+
+
+@attrs.define(eq=False)
+class _Counters:
+    connections: int = 0
+    requests: int = 0
+    requests_unreadable: int = 0
+    frames_unknown: int = 0
+    frames_undecodable: int = 0
+    frames_short: int = 0
+    streams_abandoned: int = 0
+    streams_reset: int = 0
+    streams_truncated: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatistics:
+    """A snapshot of everything that is counted."""
+
+    model: GatewayStatistics
+    clock: ClockStatistics
+    listener: ListenerStatistics
+    #: Accepted so far.
+    connections: int
+    requests: int
+    #: Requests whose frame or method could not be made out; their streams were reset.
+    requests_unreadable: int
+    #: Frames on uplink streams: of another method than AudioFrame, with a body that is none, too short for a method.
+    frames_unknown: int
+    frames_undecodable: int
+    frames_short: int
+    #: Uplink streams: stopped because a frame claimed too much, reset by the client, ended in the middle of a frame.
+    streams_abandoned: int
+    streams_reset: int
+    streams_truncated: int
+
+
+class _Link:
+    """One connection and what belongs to it."""
+
+    def __init__(self, connection: Connection, peer: Peer) -> None:
+        self.connection = connection
+        self.peer = peer
+        self.downlink = Downlink(connection, peer)
+
+
+class Gateway:
+    """A running gateway. Made by :func:`open_gateway`."""
+
+    def __init__(self, *, model: GatewayModel, settings: GatewaySettings, listener: Listener, ca_pem: bytes) -> None:
+        #: The behaviour, for looking into.
+        self.model = model
+        #: The certificate authority to trust, in PEM.
+        self.ca_pem = ca_pem
+        self._settings = settings
+        self._listener = listener
+        self._links: dict[Peer, _Link] = {}
+        self._counters = _Counters()
+        self._clock = PacketClock(self._flush)
+        self._phases: list[dict[Call, None]] = [{} for _ in range(_PHASES)]
+        self._phase_has_calls = [trio.Event() for _ in range(_PHASES)]
+        self._alarm = trio.CancelScope()
+
+    @property
+    def endpoint(self) -> str:
+        """What a client connects to: ``quic://host:port``."""
+        host, port, *_ = self._listener.address
+        return f"quic://[{host}]:{port}" if ":" in host else f"quic://{host}:{port}"
+
+    @property
+    def tls(self) -> ClientTLS:
+        """For a client that is to trust this gateway."""
+        return ClientTLS(ca=self.ca_pem)
+
+    def place_inbound_call(
+        self, *, trunk_id: str, call_from: str = "+15550109999", far_end: str = "echo", call_sid: str = ""
+    ) -> str | None:
+        """Have somebody call the trunk. Returns the call_sid, or ``None`` when the trunk rejects calls.
+
+        ``far_end`` is who it is: the name, number or SIP URI of one of the far ends. Raises ValueError for an unknown
+        one, and for a trunk that does not exist.
+        """
+        placed = self.model.place_inbound_call(
+            trunk_id=trunk_id, call_from=call_from, far_end=far_end, call_sid=call_sid, now=trio.current_time()
+        )
+        self._carry_out()
+        return placed
+
+    def reset_streams(self, code: int = 0) -> None:
+        """Abandon every downlink stream, in the middle of whatever it carries. Clients get others."""
+        for link in self._links.values():
+            link.downlink.reset(code, trio.current_time())
+
+    async def disconnect(self, code: int = _CODE_SHUTTING_DOWN, reason: str = "") -> None:
+        """Close every connection; clients may come back, and their calls go on meanwhile."""
+        async with trio.open_nursery() as nursery:
+            for link in tuple(self._links.values()):
+                nursery.start_soon(link.connection.aclose, code, reason)
+
+    def statistics(self) -> ServerStatistics:
+        """A snapshot."""
+        return ServerStatistics(
+            model=self.model.statistics(),
+            clock=self._clock.statistics(),
+            listener=self._listener.statistics(),
+            **attrs.asdict(self._counters),
+        )
+
+    # -- between the model and the network ------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Send what the model wants sent, and wake up when it next has something to do."""
+        now = trio.current_time()
+        for effect in self.model.take_effects():
+            match effect:
+                case SendAudio(peer, frame):
+                    if (link := self._links.get(peer)) is not None:
+                        link.downlink.send_audio(frame, now)
+                case SendEvents(subscription):
+                    self._send_events(subscription.peer, now)
+                case Resume(subscription, previous):
+                    if previous is not None:
+                        if (link := self._links.get(previous)) is not None:
+                            link.downlink.release(subscription, now)
+                        subscription.connection_lost(now)
+                    self._send_events(subscription.peer, now)
+                case Speak(call):
+                    phase = min(range(_PHASES), key=lambda index: len(self._phases[index]))
+                    self._phases[phase][call] = None
+                    self._phase_has_calls[phase].set()
+        deadline = self.model.next_deadline()
+        self._alarm.deadline = math.inf if deadline is None else deadline
+
+    def _send_events(self, peer: Peer | None, now: float) -> None:
+        link = self._links.get(peer) if peer is not None else None
+        if link is not None:
+            link.downlink.send_events(now)
+
+    def _flush(self) -> None:
+        for link in self._links.values():
+            link.connection.flush()
+
+    async def _run_timers(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._alarm.deadline) as self._alarm:
+                await trio.sleep_forever()
+            self.model.advance(trio.current_time())
+            self._carry_out()
+
+    async def _run_phase(self, phase: int) -> None:
+        calls = self._phases[phase]
+        while True:
+            await self._phase_has_calls[phase].wait()
+            slot = self._clock.join()
+            try:
+                while calls:
+                    await slot.wait()
+                    now = trio.current_time()
+                    for call in tuple(calls):
+                        self._speak(call, now)
+                        if not call.has_slots:
+                            del calls[call]
+            finally:
+                slot.leave()
+            self._phase_has_calls[phase] = trio.Event()
+
+    def _speak(self, call: Call, now: float) -> None:
+        for peer, frame in self.model.slot(call):
+            link = self._links.get(peer)
+            if link is None or not link.downlink.send_audio(frame, now):
+                self.model.not_delivered(call, peer, frame)
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._clock.run)
+            nursery.start_soon(self._run_timers)
+            for phase in range(_PHASES):
+                nursery.start_soon(self._run_phase, phase)
+            async for connection in self._listener:
+                nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: Connection) -> None:
+        self._counters.connections += 1
+        link = _Link(connection, self.model.connected())
+        self._links[link.peer] = link
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.downlink.run)
+                await self._accept_streams(link, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            now = trio.current_time()
+            link.downlink.end(now)
+            del self._links[link.peer]
+            self.model.disconnected(link.peer, now)
+            self._carry_out()
+
+    async def _accept_streams(self, link: _Link, nursery: trio.Nursery) -> None:
+        with contextlib.suppress(ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                stream = await link.connection.accept()
+                if isinstance(stream, BidiStream):
+                    nursery.start_soon(self._serve_request, link, stream)
+                else:
+                    nursery.start_soon(self._read_uplink, link, stream)
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    async def _serve_request(self, link: _Link, stream: BidiStream) -> None:
+        with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
+            request = await self._read_request(stream)
+            if request is None:
+                self._counters.requests_unreadable += 1
+                return
+            self._counters.requests += 1
+            match self._answer(link.peer, request):
+                case Silence.RESET:
+                    stream.abandon(_CODE_PROTOCOL_ERROR)
+                case Silence.WITHHELD:
+                    await trio.sleep(_WITHHELD_SECONDS)
+                    stream.abandon()
+                case Silence.NOTHING:
+                    stream.finish()
+                case reply:
+                    stream.write(self._encode(request, reply))
+                    stream.finish()
+
+    async def _read_request(self, stream: BidiStream) -> Request | None:
+        """The request, or ``None`` when there is none to be made out; then the stream has been abandoned."""
+        data = bytearray()
+        with trio.move_on_after(_REQUEST_SECONDS):
+            while chunk := await stream.receive_some():
+                data += chunk
+                if len(data) > _MAX_REQUEST or int.from_bytes(data[:4], "little") > _MAX_REQUEST:
+                    stream.abandon(_CODE_TOO_LARGE)
+                    return None
+            with contextlib.suppress(RemoteProtocolError):
+                request = decode_request(bytes(data))
+                if messages.method_of(request.method_id) in METHODS:
+                    return request
+        stream.abandon(_CODE_PROTOCOL_ERROR)
+        return None
+
+    def _answer(self, peer: Peer, request: Request) -> Message | Silence:
+        method = messages.method_of(request.method_id)
+        assert method is not None  # _read_request returns no others
+        now = trio.current_time()
+        try:
+            message = messages.decode(METHODS[method].request, request.body)
+        except RemoteProtocolError as error:
+            return self.model.refuse(method, invalid(f"the request cannot be read ({error.reason}): {error}"), now)
+        answer = self.model.handle(peer, method, message, now)
+        self._carry_out()
+        return answer
+
+    def _encode(self, request: Request, reply: Message) -> bytes:
+        # A framed reply counts its length the way the client does: it may know no other.
+        form = request.rpc_length if self._settings.reply == "framed" else self._settings.reply
+        return encode_reply(request.method_id, messages.encode(reply), form=form)
+
+    # -- audio from the client ------------------------------------------------------------------------------------
+
+    async def _read_uplink(self, link: _Link, stream: ReceiveStream) -> None:
+        decoder = FrameDecoder()
+        try:
+            while chunk := await stream.receive_some():
+                self._receive(link.peer, decoder, chunk)
+                if decoder.error is not None:
+                    self._counters.streams_abandoned += 1
+                    stream.stop(_CODE_PROTOCOL_ERROR)
+                    break
+        except StreamReset:
+            self._counters.streams_reset += 1
+        except (ConnectionLost, trio.ClosedResourceError):
+            pass
+        finally:
+            self._counters.frames_short += decoder.short
+            self._counters.streams_truncated += decoder.end() > 0
+
+    def _receive(self, peer: Peer, decoder: FrameDecoder, chunk: bytes) -> None:
+        now = trio.current_time()
+        for frame in decoder.feed(chunk):
+            if messages.method_of(frame.method_id) is not MethodId.AudioFrame:
+                self._counters.frames_unknown += 1
+                continue
+            try:
+                self.model.receive(peer, messages.decode(AudioFrame, frame.body), now)
+            except RemoteProtocolError:
+                self._counters.frames_undecodable += 1
+        self._carry_out()
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    socket: DatagramSocket | None = None,
+    settings: GatewaySettings | None = None,
+    names: Sequence[str] = (),
+    transport: TransportSettings | None = None,
+    seed: int | None = None,
+    epoch: float | None = None,
+) -> AsyncIterator[Gateway]:
+    """Run a gateway on a UDP socket of its own at ``host`` and ``port`` (0: any), or on ``socket``.
+
+    It makes its own certificate authority, and a certificate for localhost, 127.0.0.1, ::1, ``host`` and ``names``.
+    ``seed`` makes its dice and its call ids repeatable; ``epoch`` is the wall-clock time, in Unix seconds, at which
+    trio's clock reads zero (default: what the machine says).
+
+    Leaving the block ends the gateway and closes its connections with code 4 (shutting down), also when cancelled.
+    Raises OSError when the address cannot be had.
+    """
+    settings = GatewaySettings() if settings is None else settings
+    dice = random.Random(seed)
+    where = (host, port) if socket is None else socket
+    identities = dict.fromkeys(("localhost", "127.0.0.1", "::1", *names))
+    identities[host if socket is None else socket.address[0]] = None
+    authority = trustme.CA()
+    certificate = authority.issue_cert(*identities)
+    server_tls = ServerTLS(
+        certificate_chain_pem=b"".join(pem.bytes() for pem in certificate.cert_chain_pems),
+        private_key_pem=certificate.private_key_pem.bytes(),
+    )
+    model = GatewayModel(
+        settings=settings,
+        epoch=time.time() - trio.current_time() if epoch is None else epoch,
+        dice=dice,
+        new_id=lambda: str(uuid.UUID(int=dice.getrandbits(128), version=4)),
+        read_file=lambda path: _read_file(path, settings.max_file_bytes),
+        recording=(importlib.resources.files("agentao_trio") / "assets" / "speech.wav").read_bytes(),
+    )
+    async with open_listener(where, tls=server_tls, settings=transport) as listener, _background() as nursery:
+        gateway = Gateway(model=model, settings=settings, listener=listener, ca_pem=authority.cert_pem.bytes())
+        nursery.start_soon(gateway._run)
+        try:
+            yield gateway
+        finally:
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await gateway.disconnect(_CODE_SHUTTING_DOWN, "shutting down")
+
+
+@contextlib.asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that end with the block. The block's exception leaves it as it was raised."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        alone = group.exceptions[0]
+        context = alone.__context__
+        try:
+            raise alone
+        finally:
+            alone.__context__ = context
+
+
+def _read_file(path: str, max_bytes: int) -> bytes:
+    # Read without a thread, on purpose: files are local and small, and a thread would let virtual time run on.
+    # O_NONBLOCK matters when the path is a pipe's: opening one waits for a writer otherwise.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if info.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes")
+        return file.read(max_bytes)

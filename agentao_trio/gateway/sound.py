@@ -1,0 +1,100 @@
+"""Sound as 20 ms packets: a tone, a WAV file, and several packets mixed into one.
+
+The one place in the gateway that looks inside a payload. Everything is turned into signed 16-bit samples at the wanted
+codec's clock rate and back. Rates are converted without an anti-aliasing filter: good enough for a simulator's voice.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import sys
+import wave
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+# The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
+from agentao_trio.audio import PACKET_MS, Codec, from_pcm16, to_pcm16
+
+import audioop  # isort: skip
+
+__all__ = ["Packet", "mix", "read_wav", "tone"]
+
+_TONE_HZ = 1_000
+_TONE_AMPLITUDE = 8_000  # about -12 dB below the loudest
+
+
+class Packet(NamedTuple):
+    """A payload and the codec name it is labelled with."""
+
+    payload: bytes
+    codec: str
+
+
+@cache
+def tone(codec: Codec) -> bytes:
+    """20 ms of a 1 kHz tone: whole cycles, so that packets join without a click."""
+    samples = codec.clock_rate * PACKET_MS // 1000
+    turn = 2 * math.pi * _TONE_HZ / codec.clock_rate
+    levels = (round(_TONE_AMPLITUDE * math.sin(turn * n)) for n in range(samples))
+    return from_pcm16(struct.pack(f"<{samples}h", *levels), codec)
+
+
+def read_wav(data: bytes, codec: Codec) -> Iterator[bytes]:
+    """The sound of a WAV file (PCM, any rate, 8 to 32 bits, mono or stereo) as packets of ``codec``.
+
+    The last packet is filled with silence. Raises ValueError when the file cannot be read.
+    """
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            channels, width, rate, frames, *_ = file.getparams()
+            samples = file.readframes(frames)
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"not a PCM WAV file: {error}") from error
+    if channels not in (1, 2) or width not in (1, 2, 3, 4) or rate < 1:
+        raise ValueError(f"a WAV file with {channels} channels of {8 * width} bits at {rate} Hz cannot be played")
+    samples = samples[: len(samples) - len(samples) % (channels * width)]
+    if sys.byteorder == "big":
+        samples = audioop.byteswap(samples, width)
+    if width == 1:  # unsigned in WAV files, signed everywhere else
+        samples = audioop.bias(samples, 1, -128)
+    samples = audioop.lin2lin(samples, width, 2)
+    if channels == 2:
+        samples = audioop.tomono(samples, 2, 0.5, 0.5)
+    if rate != codec.clock_rate:
+        samples, _ = audioop.ratecv(samples, 2, 1, rate, codec.clock_rate, None)
+    return _cut(_swap(samples), codec)
+
+
+def _cut(pcm: bytes, codec: Codec) -> Iterator[bytes]:
+    size = _pcm_bytes(codec)
+    for start in range(0, len(pcm), size):
+        yield from_pcm16(pcm[start : start + size].ljust(size, b"\0"), codec)
+
+
+def mix(packets: Iterable[Packet], codec: Codec) -> Packet:
+    """All packets heard at once, as one packet of ``codec``, 20 ms long. Labels that are not known are not heard."""
+    size = _pcm_bytes(codec)
+    total = bytes(size)
+    for payload, label in packets:
+        source = Codec.named(label)
+        if source is not None:
+            pcm = _at_rate(to_pcm16(payload, source), source.clock_rate, codec.clock_rate)
+            total = audioop.add(total, pcm[:size].ljust(size, b"\0"), 2)
+    return Packet(from_pcm16(_swap(total), codec), codec.value)
+
+
+def _at_rate(pcm: bytes, rate: int, wanted: int) -> bytes:
+    """Little-endian samples in, the machine's own order out."""
+    samples = _swap(pcm)
+    return samples if rate == wanted else audioop.ratecv(samples, 2, 1, rate, wanted, None)[0]
+
+
+def _swap(samples: bytes) -> bytes:
+    return samples if sys.byteorder == "little" else audioop.byteswap(samples, 2)
+
+
+def _pcm_bytes(codec: Codec) -> int:
+    return codec.clock_rate * PACKET_MS // 1000 * 2

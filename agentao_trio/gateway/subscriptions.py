@@ -1,0 +1,164 @@
+"""Who gets which events, and which of them have to be sent again (PROTOCOL section 10.3).
+
+Theory of operation
+-------------------
+A *subscription* is a tenant's client id. It outlives connections: at any time at most one of them, its peer, receives
+its events. Each event is an *entry* that goes through three stages: unsent, sent, and gone once the peer is known to
+have it. Whoever writes to the network reports back: :meth:`Subscription.sent` when an entry was written,
+:meth:`Subscription.acknowledged` when its bytes were acknowledged. Two things can go wrong in between:
+
+* the *stream* is reset, and the connection lives. Hangups that may have been lost with it are sent again; other events
+  are given up, because what they announced is over;
+* the *connection* is gone. Everything that was not acknowledged is sent again, in order, as soon as a connection
+  subscribes with the same client id.
+
+Acknowledged bytes may still not have reached the peer's program: a peer that has stopped a stream acknowledges and
+throws away what is on its way. A hangup that was written less than a grace period before the reset is therefore sent
+again as well. Peers recognise replays by the call, the type and the timestamp.
+
+Entries older than the event window are dropped, and the oldest ones when there are too many; both are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+
+from agentao_trio.messages import CallEvent, EventType
+
+__all__ = ["Entry", "Peer", "Subscription"]
+
+
+@attrs.define(eq=False)
+class Peer:
+    """One connection, as the model knows it."""
+
+    number: int
+    #: Whose calls, trunks and events it may see. What authentication decides, it decides here.
+    tenant: str
+    #: The client ids it is subscribed with, oldest first.
+    subscriptions: list[Subscription] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False)
+class Entry:
+    """One event of one subscription."""
+
+    event: CallEvent
+    emitted_at: float
+    sent_at: float = 0.0
+    acknowledged: bool = False
+
+    @property
+    def is_hangup(self) -> bool:
+        return self.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE
+
+
+class Subscription:
+    """The events of one client id of one tenant. ``dropped`` is told how many entries were lost to a bound."""
+
+    __slots__ = (
+        "_dropped",
+        "_grace",
+        "_max_entries",
+        "_sent",
+        "_unsent",
+        "_window",
+        "away_since",
+        "client_id",
+        "peer",
+        "tenant",
+    )
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        client_id: str,
+        window: float,
+        grace: float,
+        max_entries: int,
+        dropped: Callable[[int], None],
+    ) -> None:
+        self.tenant = tenant
+        self.client_id = client_id
+        self.peer: Peer | None = None
+        #: When the last peer went away; minus infinity while there never was one.
+        self.away_since = -math.inf
+        self._window = window
+        self._grace = grace
+        self._max_entries = max_entries
+        self._dropped = dropped
+        self._unsent: deque[Entry] = deque()
+        self._sent: deque[Entry] = deque()
+
+    def add(self, event: CallEvent, now: float) -> None:
+        """Queue an event; it bears this subscription's client id from here on."""
+        self.expire(now)
+        if len(self) >= self._max_entries:
+            (self._sent or self._unsent).popleft()
+            self._dropped(1)
+        self._unsent.append(Entry(attrs.evolve(event, client_id=self.client_id), now))
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._unsent)
+
+    # -- what the writer reports ----------------------------------------------------------------------------------
+
+    def next_unsent(self) -> Entry | None:
+        return self._unsent[0] if self._unsent else None
+
+    def sent(self, entry: Entry, now: float) -> None:
+        """The entry from :meth:`next_unsent` was written."""
+        first = self._unsent.popleft()
+        assert first is entry
+        entry.sent_at = now
+        self._sent.append(entry)
+
+    def acknowledged(self, entry: Entry, now: float) -> None:
+        """The peer's QUIC stack has the entry. Harmless for one that is no longer kept."""
+        entry.acknowledged = True
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        while self._sent and self._sent[0].acknowledged and not self._in_doubt(self._sent[0], now):
+            self._sent.popleft()
+
+    def _in_doubt(self, entry: Entry, now: float) -> bool:
+        return entry.is_hangup and (not entry.acknowledged or now - entry.sent_at < self._grace)
+
+    def stream_lost(self, now: float) -> None:
+        """The stream that carried the sent entries was reset; their connection lives."""
+        doubtful = [entry for entry in self._sent if self._in_doubt(entry, now)]
+        self._sent.clear()
+        self._send_again(doubtful)
+
+    def connection_lost(self, now: float) -> None:
+        """The connection that carried the sent entries is gone, or is no longer this subscription's."""
+        self.expire(now)
+        unconfirmed = [entry for entry in self._sent if not entry.acknowledged]
+        self._sent.clear()
+        self._send_again(unconfirmed)
+
+    def _send_again(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            entry.acknowledged = False
+        self._unsent.extendleft(reversed(entries))
+
+    def expire(self, now: float) -> None:
+        """Drop what is older than the window, and forget what the peer surely has."""
+        self._settle(now)
+        for entries in (self._sent, self._unsent):
+            while entries and now - entries[0].emitted_at > self._window:
+                if not entries.popleft().acknowledged:
+                    self._dropped(1)
+
+    def adopt(self, other: Subscription, now: float) -> None:
+        """Take over what waits for ``other``, as if it had been for this client id from the start."""
+        while (entry := other.next_unsent()) is not None:
+            other.sent(entry, now)
+            self._unsent.append(Entry(attrs.evolve(entry.event, client_id=self.client_id), entry.emitted_at))
+        other._sent.clear()
