@@ -37,7 +37,8 @@ from agentao_trio.errors import (
     SessionClosed,
     TransportError,
 )
-from agentao_trio.events import EventRecord
+from agentao_trio.events import CallEvent, ClientEvent, EventRecord
+from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
 from agentao_trio.media import INBOX_SECONDS, Downlink, PayloadReceiver, Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, EventType, MethodId
 from agentao_trio.pacing import PacketClock
@@ -62,6 +63,8 @@ class CallPort(Protocol):
     async def request(self, method: MethodId, message: Any) -> Any: ...
     def open_uplink(self) -> UplinkStream | None: ...
     def retire(self, call: ActiveCall) -> None: ...
+    def start(self, task: Callable[[], Awaitable[None]]) -> None: ...
+    def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -130,6 +133,12 @@ class ActiveCall:
         self._downlink = Downlink()
         self._records: Broadcast[EventRecord] = Broadcast(early=EVENT_BOUND)
         self._heard_at = trio.current_time()  # when the gateway last told us anything, in seconds of trio's clock
+        self._handlers = CallHandlers(
+            start=port.start,
+            quality=self.statistics,
+            fail=lambda event, error: port.handler_failed(self, event, error),
+            overrun=lambda: self._overrun(f"{SIGNAL_BOUND} events waited for this call's handlers"),
+        )
         self._known = trio.Event()  # the gateway has told us of this call
         self._answered = trio.Event()
         self._over = trio.Event()
@@ -272,11 +281,16 @@ class ActiveCall:
             await before(self._answered, lambda: self._port.request(MethodId.AnswerIncomingCall, request))
         except CommandError as error:
             if not self._answered.is_set():
-                raise CallAnswerFailed(f"the call was not answered: {error}", call_sid=self.call_sid) from error
+                raise self._answer_failed(f"the call was not answered: {error}") from error
         with trio.move_on_after(ANSWER_SECONDS):
             await self.wait_answered()
             return
-        raise CallAnswerFailed("the gateway took the answer but reported no CHANNEL_ANSWER", call_sid=self.call_sid)
+        raise self._answer_failed("the gateway took the answer but reported no CHANNEL_ANSWER")
+
+    def _answer_failed(self, message: str) -> CallAnswerFailed:
+        failure = CallAnswerFailed(message, call_sid=self.call_sid)
+        self._handlers.signal(CallEvent.CALL_ANSWER_FAILED, failure)
+        return failure
 
     # -- call control: ExecuteDialplan, PROTOCOL section 9.2 -------------------------------------------------------
     #
@@ -396,7 +410,19 @@ class ActiveCall:
 
         Events are never dropped: a reader that leaves 256 unread ends the call, and raises :class:`CallOverrun`.
         """
-        return self._records.subscribe(EVENT_BOUND, overrun=self._overrun)
+        return self._records.subscribe(
+            EVENT_BOUND, overrun=lambda: self._overrun(f"{EVENT_BOUND} events of this call were left unread")
+        )
+
+    def on(self, event: CallEvent | str) -> Callable[[Handler], Handler]:
+        """A decorator that registers a function, plain or ``async``, to be called when ``event`` happens to this call.
+
+        It may take the event's value as its only argument (see :class:`~agentao_trio.events.CallEvent`), or none. Plain
+        handlers run in order of the events; an ``async`` one has a task of its own, which may outlast the call but not
+        the session. One that raises is logged with its traceback, and this call is hung up. Raises :class:`ValueError`
+        for an event that is none and :class:`TypeError` for a function that needs more arguments.
+        """
+        return self._handlers.on(event)
 
     # -- for the session ------------------------------------------------------------------------------------------
 
@@ -414,7 +440,8 @@ class ActiveCall:
 
     def _deliver_audio(self, frame: messages.AudioFrame, at: float) -> None:
         self._heard_at = at
-        self._downlink.arrived(frame, at)
+        if lost := self._downlink.arrived(frame, at):
+            self._handlers.signal(CallEvent.CALL_GAP, lost)
 
     def _deliver_event(self, record: EventRecord) -> None:
         self._known.set()
@@ -434,8 +461,10 @@ class ActiveCall:
             self._state = CallState.ANSWERED
             self._codec = self._codec or Codec.named(event.codec)
             self._answered.set()
-        if moves:
-            self._held = event.event_type == EventType.CHANNEL_HOLD
+            self._handlers.signal(CallEvent.CALL_ANSWERED, record)
+        if moves and self._held != (event.event_type == EventType.CHANNEL_HOLD):
+            self._held = not self._held
+            self._handlers.signal(CallEvent.CALL_HELD if self._held else CallEvent.CALL_RESUMED, record)
         self._records.publish(record)
         if self._ending is not None:
             self._end()
@@ -453,6 +482,7 @@ class ActiveCall:
         self._records.end(failure)
         self._over.set()
         self._answered.set()
+        self._handlers.signal(CallEvent.CALL_TERMINATED, self._ending or failure)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -474,10 +504,8 @@ class ActiveCall:
             statistics=ending.statistics,
         )
 
-    def _overrun(self) -> Exception:
-        error = CallOverrun(
-            f"{EVENT_BOUND} events of this call were left unread; it is being hung up", call_sid=self.call_sid
-        )
+    def _overrun(self, what: str) -> Exception:
+        error = CallOverrun(f"{what}; it is being hung up", call_sid=self.call_sid)
         self._deliver_failure(error)
         self._port.retire(self)
         return error

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
+from enum import StrEnum
 
 import attrs
 
@@ -26,7 +27,65 @@ from agentao_trio import messages
 from agentao_trio.callstate import CallOrder, OrderState, Verdict
 from agentao_trio.errors import RemoteProtocolError
 
-__all__ = ["EventRecord", "Ingest", "IngestStatistics"]
+__all__ = [
+    "CALL_ANSWERED",
+    "CALL_ANSWER_FAILED",
+    "CALL_CONNECTED",
+    "CALL_CONNECT_FAILED",
+    "CALL_GAP",
+    "CALL_HELD",
+    "CALL_QUALITY",
+    "CALL_RESUMED",
+    "CALL_TERMINATED",
+    "INCOMING_CALL",
+    "CallEvent",
+    "ClientEvent",
+    "EventRecord",
+    "Ingest",
+    "IngestStatistics",
+]
+
+
+class ClientEvent(StrEnum):
+    """What a handler can be registered for on a client. In brackets what it is called with."""
+
+    #: A call has come in (the :class:`ActiveCall`).
+    INCOMING_CALL = "INCOMING_CALL"
+
+
+class CallEvent(StrEnum):
+    """What a handler can be registered for on a call. In brackets what it is called with, if it takes an argument."""
+
+    #: The far end, or we, picked up (the call's :class:`EventRecord`).
+    CALL_ANSWERED = "CALL_ANSWERED"
+    #: The answer attempt failed; the state is what it was (the :class:`CallAnswerFailed`).
+    CALL_ANSWER_FAILED = "CALL_ANSWER_FAILED"
+    #: The second leg has joined: a conference (the second leg's :class:`ActiveCall`).
+    CALL_CONNECTED = "CALL_CONNECTED"
+    #: The second leg could not be reached (the :class:`CallConnectFailed`).
+    CALL_CONNECT_FAILED = "CALL_CONNECT_FAILED"
+    #: The call was put on hold (the :class:`EventRecord`).
+    CALL_HELD = "CALL_HELD"
+    #: The hold was lifted (the :class:`EventRecord`).
+    CALL_RESUMED = "CALL_RESUMED"
+    #: Packets are missing from what we hear (how many, an int; 20 ms each).
+    CALL_GAP = "CALL_GAP"
+    #: Every five seconds of the call (its :class:`CallStatistics`).
+    CALL_QUALITY = "CALL_QUALITY"
+    #: The call is over (the :class:`CallEnding`, or the exception that :meth:`ActiveCall.wait_ended` would raise).
+    CALL_TERMINATED = "CALL_TERMINATED"
+
+
+INCOMING_CALL = ClientEvent.INCOMING_CALL
+CALL_ANSWERED = CallEvent.CALL_ANSWERED
+CALL_ANSWER_FAILED = CallEvent.CALL_ANSWER_FAILED
+CALL_CONNECTED = CallEvent.CALL_CONNECTED
+CALL_CONNECT_FAILED = CallEvent.CALL_CONNECT_FAILED
+CALL_HELD = CallEvent.CALL_HELD
+CALL_RESUMED = CallEvent.CALL_RESUMED
+CALL_GAP = CallEvent.CALL_GAP
+CALL_QUALITY = CallEvent.CALL_QUALITY
+CALL_TERMINATED = CallEvent.CALL_TERMINATED
 
 
 @attrs.frozen(kw_only=True)

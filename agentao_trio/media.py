@@ -95,8 +95,11 @@ class Downlink:
         """A new reader with room for ``seconds`` of audio; the first one also gets the frames that came before it."""
         return self._frames.subscribe(_packets(seconds))
 
-    def arrived(self, frame: messages.AudioFrame, at: float) -> None:
-        """Take one frame from the wire; ``at`` is when it came, in seconds of trio's clock. Never waits."""
+    def arrived(self, frame: messages.AudioFrame, at: float) -> int:
+        """Take a frame that came at ``at`` seconds of trio's clock; returns how many are missing before it.
+
+        Never waits.
+        """
         arrival = self.tracker.feed(frame.sequence_number, frame.end_of_stream)
         self.codec = frame.codec
         if frame.payload and arrival.kind is ArrivalKind.IN_ORDER:
@@ -113,6 +116,7 @@ class Downlink:
             )
         if self.tracker.ended:
             self.end()
+        return arrival.lost_before
 
     def end(self) -> None:
         """No more audio will come: readers finish what they have and end. Harmless when repeated."""

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
@@ -42,7 +42,7 @@ from agentao_trio.errors import (
     SessionClosed,
     TransportError,
 )
-from agentao_trio.events import EventRecord
+from agentao_trio.events import CallEvent, ClientEvent, EventRecord
 from agentao_trio.inbound import InboundCalls
 from agentao_trio.link import Link
 from agentao_trio.media import Uplink
@@ -115,6 +115,7 @@ class SessionStatistics:
     calls_opened: int = 0
     calls_ended: int = 0
     calls_lost: int = 0
+    handler_failures: int = 0
     #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
     calls_disowned: int = 0
 
@@ -137,6 +138,7 @@ class Session(Commands):
         resume_window: float,
         trunks: Collection[str],
         poll_interval: float,
+        handler_errors: Literal["log", "raise"],
     ) -> None:
         #: What the gateway knows this program by; events of its calls are kept for it while it is away.
         self.client_id = client_id
@@ -145,6 +147,7 @@ class Session(Commands):
         self._rpc_length = rpc_length
         self._rpc_timeout = rpc_timeout
         self._resume_window = resume_window
+        self._handler_errors = handler_errors
         self._state = SessionState.RECONNECTING
         self._counts: Counter[str] = Counter()
         self._router = CallRouter(self._counts, self._hang_up_soon)
@@ -413,6 +416,19 @@ class Session(Commands):
         """Disown a call that its owner has left while the gateway may still hold it."""
         self._router.disown(call)
 
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of one of this session's calls; it ends with the session."""
+        self._services.start_soon(task)
+
+    def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None:
+        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates."""
+        self._counts["handler_failures"] += 1
+        if self._handler_errors == "raise":
+            raise error
+        log.error("call %s: its handler of %s failed", call.call_sid, event.value, exc_info=error)
+        if call.call_sid in self._router.calls:
+            self._hang_up_soon(call.call_sid)
+
     # -- the connection -------------------------------------------------------------------------------------------
 
     def _connection_came(self) -> None:
@@ -505,6 +521,7 @@ async def open_session(
     resume_window: float = RESUME_WINDOW,
     trunks: Collection[str] = (),
     poll_interval: float = 1.0,
+    handler_errors: Literal["log", "raise"] = "log",
     transport: TransportSettings | None = None,
     socket: DatagramSocket | None = None,
 ) -> AsyncIterator[Session]:
@@ -514,8 +531,9 @@ async def open_session(
     what to trust, by default the system's certificate store and the endpoint's host name. ``rpc_length`` is the length
     convention of requests, ``"exclusive"`` as documented or ``"inclusive"`` as the vendor's own clients write it
     (PROTOCOL section 4.1). ``rpc_timeout`` and ``resume_window`` are seconds. ``trunks`` are asked for incoming calls
-    every ``poll_interval`` seconds while :meth:`Session.incoming` is in use. ``socket`` replaces the UDP socket; it is
-    borrowed, and closed by whoever made it.
+    every ``poll_interval`` seconds while :meth:`Session.incoming` is in use. ``handler_errors`` says what becomes of a
+    handler that raises: it is logged and its call hung up, or the exception ends the session (``"raise"``). ``socket``
+    replaces the UDP socket; it is borrowed, and closed by whoever made it.
 
     Raises :class:`ConnectError` when no first connection can be made. Leaving the block, also by cancellation, hangs up
     every call that is left and closes the connection, within a few seconds.
@@ -545,6 +563,7 @@ async def open_session(
             resume_window=resume_window,
             trunks=trunks,
             poll_interval=poll_interval,
+            handler_errors=handler_errors,
         )
         try:
             await services.start(session._link.keep_up)

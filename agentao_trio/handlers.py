@@ -1,0 +1,147 @@
+"""Functions that are called when something happens to a call, and the tasks they run in.
+
+Theory of operation
+-------------------
+Whatever happens is *signalled* without waiting, into a bounded queue per call. One task per call takes the signals in
+order: a plain function is called there and then, an ``async`` one gets a task of its own in the call's handler nursery,
+so that a handler may run as long as the call does. What kind a handler is, and whether it wants the event's value, is
+found out when it is registered, not from what it returns.
+
+A handler's failure belongs to its call: it is logged with its traceback and that call is hung up. Where the session was
+opened with ``handler_errors="raise"`` it propagates and ends the session instead. This is the one place in the package
+where any exception is caught.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import trio
+
+from agentao_trio.events import CallEvent, ClientEvent
+
+__all__ = ["CallHandlers", "accepts_value", "contained"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+#: Told which event's handler raised what.
+Failed = Callable[[CallEvent | ClientEvent, Exception], None]
+
+#: Signals of one call that may wait for its handlers; one more ends the call with CallOverrun.
+SIGNAL_BOUND = 256
+#: Seconds between two CALL_QUALITY events of a call.
+QUALITY_INTERVAL = 5.0
+
+
+def accepts_value(handler: Callable[..., Any], what: str) -> bool:
+    """Whether ``handler`` takes one positional argument rather than none. Raises TypeError when it takes neither."""
+    signature = inspect.signature(handler)
+    for arguments in ((None,), ()):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return bool(arguments)
+    raise TypeError(f"a handler of {what} takes no argument or one; {handler!r} takes {signature}")
+
+
+@contextlib.contextmanager
+def contained(event: CallEvent | ClientEvent, fail: Failed) -> Iterator[None]:
+    """Hand the failure of a handler of ``event`` to ``fail`` instead of letting it out."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the one named place: a handler's failure belongs to its call
+        fail(event, error)
+
+
+class CallHandlers:
+    """The handlers of one call.
+
+    ``start`` runs a task of the session's, ``quality`` gives the value of CALL_QUALITY, ``fail`` is told of a handler
+    that raised, and ``overrun`` that the signals are not being taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
+        quality: Callable[[], Any],
+        fail: Failed,
+        overrun: Callable[[], None],
+    ) -> None:
+        self._start = start
+        self._quality = quality
+        self._fail = fail
+        self._overrun = overrun
+        self._handlers: defaultdict[CallEvent, list[tuple[Callable[..., Any], bool, bool]]] = defaultdict(list)
+        self._signals: deque[tuple[CallEvent, Any]] = deque()
+        self._signalled = trio.lowlevel.ParkingLot()
+        self._running = False
+        self._over = False
+
+    def on(self, event: CallEvent | str) -> Callable[[Handler], Handler]:
+        """A decorator that registers a handler; see :meth:`ActiveCall.on`."""
+        try:
+            known = CallEvent(event)
+        except ValueError:
+            names = ", ".join(each.value for each in CallEvent)
+            raise ValueError(f"{event!r} is not an event of a call; expected one of {names}") from None
+
+        def register(handler: Handler) -> Handler:
+            takes_value = accepts_value(handler, known.value)
+            self._handlers[known].append((handler, inspect.iscoroutinefunction(handler), takes_value))
+            if not self._running:
+                self._running = True
+                self._start(self._run)
+            if known is CallEvent.CALL_QUALITY and len(self._handlers[known]) == 1:
+                self._start(self._watch_quality)
+            return handler
+
+        return register
+
+    def signal(self, event: CallEvent, value: Any = None) -> None:
+        """Something happened. Never waits."""
+        if event is CallEvent.CALL_TERMINATED:
+            self._over = True
+        if self._handlers.get(event):
+            if len(self._signals) >= SIGNAL_BOUND and not self._over:
+                self._overrun()
+                return
+            self._signals.append((event, value))
+        self._signalled.unpark_all()
+
+    async def _run(self) -> None:
+        """Call the handlers, in order of the signals, until the call is over and its handlers are done."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._signals:
+                    event, value = self._signals.popleft()
+                    for handler, is_async, takes_value in tuple(self._handlers[event]):
+                        arguments = (value,) if takes_value else ()
+                        if is_async:
+                            nursery.start_soon(self._await, event, handler, arguments, name=handler.__qualname__)
+                        else:
+                            with contained(event, self._fail):
+                                handler(*arguments)
+                if self._over:
+                    return
+                await self._signalled.park()
+
+    async def _await(
+        self, event: CallEvent, handler: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]
+    ) -> None:
+        with contained(event, self._fail):
+            await handler(*arguments)
+
+    async def _watch_quality(self) -> None:
+        next_at = trio.current_time()
+        while not self._over:
+            next_at += QUALITY_INTERVAL
+            with trio.move_on_at(next_at):
+                while not self._over:
+                    await self._signalled.park()
+            if not self._over:
+                self.signal(CallEvent.CALL_QUALITY, self._quality())
