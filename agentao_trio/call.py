@@ -85,6 +85,7 @@ class CallStatistics:
     #: 20 ms slots that passed because the whole program was late.
     slots_skipped: int
     codec_received: str
+    #: Packets with audio that were handed to the readers; lost, late and duplicate ones are counted below.
     packets_received: int
     bytes_received: int
     packets_lost: int
@@ -197,7 +198,7 @@ class ActiveCall:
             lateness_p99=self._uplink.lateness.quantile(0.99),
             slots_skipped=self._uplink.slots_skipped,
             codec_received=self._downlink.codec,
-            packets_received=tracker.received,
+            packets_received=self._downlink.packets_received,
             bytes_received=self._downlink.bytes_received,
             packets_lost=tracker.lost,
             late_or_duplicate=tracker.late_or_duplicate,

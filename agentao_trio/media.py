@@ -82,6 +82,7 @@ class Downlink:
         self.tracker = SequenceTracker()
         self.jitter = JitterEstimator()
         self.codec = ""
+        self.packets_received = 0
         self.bytes_received = 0
         # The agent has a second to get going before the first frames are dropped.
         self._frames: Broadcast[AudioFrame] = Broadcast(early=_packets(INBOX_SECONDS))
@@ -103,6 +104,7 @@ class Downlink:
         arrival = self.tracker.feed(frame.sequence_number, frame.end_of_stream)
         self.codec = frame.codec
         if frame.payload and arrival.kind is ArrivalKind.IN_ORDER:
+            self.packets_received += 1
             self.bytes_received += len(frame.payload)
             self.jitter.feed(frame.sequence_number, at)
             self._frames.publish(
