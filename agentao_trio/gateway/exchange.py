@@ -19,6 +19,7 @@ them counted when it bites. Events and audio have their bounds where they are qu
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from functools import partial
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import OrderState
 from agentao_trio.gateway.calls import Call, Supervisor
+from agentao_trio.gateway.commands import shown
 from agentao_trio.gateway.effects import Counters, Effect, Resume, SendAudio, SendEvents, Speak
 from agentao_trio.gateway.farends import FarEnd, Voice
 from agentao_trio.gateway.leg import Dice, Leg, add_voices
@@ -33,9 +35,11 @@ from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.sound import Packet, mix, read_wav
 from agentao_trio.gateway.subscriptions import Peer, Subscription
 from agentao_trio.gateway.timers import Timers
-from agentao_trio.messages import AudioFrame, EventType
+from agentao_trio.messages import AudioFrame, CallEvent, EventType
 
 __all__ = ["CALL_REJECTED", "NORMAL_CLEARING", "NO_ANSWER", "TEMPORARY_FAILURE", "Exchange"]
+
+log = logging.getLogger("agentao_trio.gateway")
 
 #: Q.850 causes the gateway gives of its own accord.
 NORMAL_CLEARING, NO_ANSWER, CALL_REJECTED, TEMPORARY_FAILURE = 16, 19, 21, 41
@@ -201,6 +205,7 @@ class Exchange:
     def _emit(self, call: Call, event_type: EventType, now: float, cause: int = 0) -> None:
         event = call.event(event_type, self.ms(now), cause)
         self.counters.events_emitted += 1
+        log.info("call %s to %s: %s", shown(call.call_sid), call.far_end.name, _in_words(event))
         for subscription in call.audience:
             subscription.add(event, now)
             self._effects.append(SendEvents(subscription))
@@ -409,6 +414,16 @@ class Exchange:
         self.counters.packets_not_delivered += 1
         if peer not in call.supervisors:
             call.leg.not_delivered(frame)
+
+
+def _in_words(event: CallEvent) -> str:
+    name = EventType(event.event_type).name
+    if event.event_type != EventType.CHANNEL_HANGUP_COMPLETE:
+        return name
+    return (
+        f"{name}, cause {event.q850_cause}; packets in {event.packets_received}, out {event.packets_sent}, "
+        f"lost {event.packets_lost}"
+    )
 
 
 def _supervision_frame(

@@ -10,6 +10,7 @@ A call that belongs to another tenant is answered as if it did not exist.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
@@ -41,6 +42,8 @@ from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
 
 __all__ = ["BucketAction", "GatewayModel", "GatewayStatistics", "Silence"]
+
+log = logging.getLogger("agentao_trio.gateway")
 
 _MAX_CLIENT_ID = 256
 #: Trunks that never exist, so that an unknown one can be tried out where no trunks are configured.
@@ -185,6 +188,7 @@ class GatewayModel:
     def refuse(self, method: MethodId, refused: Refused, now: float, call_sid: str = "") -> Message | Silence:
         """What to answer to a request of ``method`` that is not carried out; also for one that could not be decoded."""
         self._exchange.counters.requests_refused += 1
+        log.info("%s refused with %s: %s", method.name, ErrorCode(refused.code).name, refused)
         return refusal(method, call_sid, refused, self._exchange.ms(now)) or Silence.RESET
 
     # -- placing calls --------------------------------------------------------------------------------------------
