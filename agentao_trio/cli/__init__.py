@@ -1,0 +1,227 @@
+"""The command line: ``agentao-trio demo``, ``gateway`` and ``call``.
+
+What a user got wrong is told in one line that names it and says what would be right, with exit status 2; what went
+wrong elsewhere, likewise, with 1. Neither shows a traceback. Ctrl-C and SIGTERM end in order: calls are hung up, files
+finished, connections closed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter, validators
+from cyclopts.types import ExistingFile
+from rich.text import Text
+
+from agentao_trio import __version__
+from agentao_trio.cli.demo import Demo
+from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
+from agentao_trio.cli.one_call import CallOptions, OneCall
+from agentao_trio.cli.running import FAILURE, UsageError, errors, log_to_stderr, output, run, until_signalled
+from agentao_trio.cli.screen import Screen, printable
+from agentao_trio.cli.wav import read_wav
+from agentao_trio.dialplan import check_destination
+from agentao_trio.session import parse_endpoint
+from agentao_trio.transport import ClientTLS
+
+__all__ = ["app", "main"]
+
+Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=86_400))]
+
+app = App(
+    name="agentao-trio",
+    version=f"agentao-trio {__version__}",
+    help="Place phone calls through a QUIC voice gateway, or through the one that is built in.",
+    help_format="rich",
+    help_epilogue="""\
+[bold]Examples[/bold]
+  agentao-trio demo                    ten calls at once, offline, in ten seconds
+  agentao-trio gateway                 a gateway to develop against; prints the line to call it with
+  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem
+  agentao-trio --install-completion    completion for bash, zsh, fish or PowerShell
+
+[bold]Exit status[/bold]
+  0 success   1 failure   2 wrong usage   130 Ctrl-C   143 SIGTERM""",
+    error_formatter=lambda error: Text(f"error: {printable(str(error))}"),
+    console=output,
+    error_console=errors,
+    result_action="return_value",
+)
+app.register_install_completion_command()
+
+
+@app.command(
+    name="demo",
+    help_epilogue="""\
+[bold]Examples[/bold]
+  agentao-trio demo
+  agentao-trio demo --calls 50 --seconds 20
+  agentao-trio demo --no-live | tee demo.log
+
+[bold]Exit status[/bold]
+  0 every call ended with the cause it had to, echoes are bit-exact, clean calls lost no packet
+  1 something is not so; the last lines say what""",
+)
+def demo_command(
+    *,
+    calls: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=500))] = 10,
+    seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0, lte=3600))] = None,
+    record: Path = Path("recordings"),
+    live: bool = True,
+) -> int:
+    """Make ten phone calls at once, offline: the whole thing in one command.
+
+    Starts the embedded gateway on loopback with real UDP and TLS, opens a session with it, and calls far ends that
+    echo, play a recording, send a tone, are silent, hold, lose packets, hang up, are busy or do not answer. A recording
+    of human speech is played into every call; what comes back is recorded and checked.
+
+    Args:
+        calls: How many calls to make; from the eleventh on they are echoes.
+        seconds: Say the recording for so long, again from the start when it is over. Otherwise once, which is 5.3 s.
+        record: Directory for the recordings: WAV files that every player plays.
+        live: Show a live table where the output is a terminal. Otherwise plain lines.
+    """
+
+    async def command() -> int:
+        demo = Demo(calls=calls, seconds=seconds, directory=record, screen=Screen(output, live=live))
+        received = await until_signalled(demo.run)
+        succeeded = demo.report()
+        return received or (0 if succeeded else FAILURE)
+
+    return run(command)
+
+
+@app.command(
+    name="gateway",
+    help_epilogue="""\
+[bold]Examples[/bold]
+  agentao-trio gateway
+  agentao-trio gateway --numbers               who answers which number
+  agentao-trio gateway --port 0 --ca-file /tmp/ca.pem --rpc-reply none
+
+[bold]Exit status[/bold]
+  0 ended by Ctrl-C or SIGTERM, which is how it ends   1 failure, for example a port that is in use""",
+)
+def gateway_command(
+    *,
+    host: str = "127.0.0.1",
+    name: tuple[str, ...] = (),
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 9090,
+    ca_file: Path = Path("ca.pem"),
+    rpc_reply: Literal["framed", "bare", "none"] = "framed",
+    numbers: bool = False,
+) -> int:
+    """Run the embedded gateway for other programs, until Ctrl-C.
+
+    It speaks the protocol of the real ones over QUIC with TLS, and instead of a telephone network it has far ends of
+    its own to call. Its certificate authority is made anew at each start and written to a file for clients to trust.
+
+    Args:
+        host: Address to listen on.
+        name: Further name that the certificate is for; may be given several times.
+        port: UDP port to listen on; 0 takes a free one.
+        ca_file: Where to write the certificate authority. An existing file is replaced.
+        rpc_reply: How requests are answered: as documented, with a bare envelope, or not at all.
+        numbers: Print who answers which number, and do nothing else.
+    """
+    if numbers:
+        output.print(far_ends())
+        return 0
+    options = GatewayOptions(host=host, port=port, names=name, ca_file=ca_file, rpc_reply=rpc_reply)
+
+    async def command() -> int:
+        await until_signalled(lambda: serve(options, Screen(output, live=False)))
+        return 0
+
+    return run(command)
+
+
+@app.command(
+    name="call",
+    help_epilogue="""\
+[bold]Examples[/bold]
+  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem
+  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem --play hello.wav --record reply.wav
+  agentao-trio call sip:alice@example.com --gateway quic://gateway.example:9090 --rpc-length inclusive
+
+[bold]Exit status[/bold]
+  0 the call was answered and cleared normally
+  3 busy   4 nobody answered   5 the call failed otherwise before it was answered
+  6 it was answered and did not end normally
+  1 something else failed: no connection, refused by the gateway   2 wrong usage""",
+)
+def call_command(
+    to: str,
+    /,
+    *,
+    gateway: str,
+    ca: ExistingFile | None = None,
+    server_name: str | None = None,
+    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False,
+    trunk: str = "main",
+    caller: Annotated[str, Parameter(name="--from")] = "",
+    play: ExistingFile | None = None,
+    record: Path | None = None,
+    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+    timeout: Seconds = 60,
+    max_duration: Seconds = 60,
+    tail: Seconds = 1,
+) -> int:
+    """Place one call through any gateway, and see it to its end.
+
+    Plays a WAV file into the call if there is one, listens a little longer, and hangs up. Without one it listens until
+    the far end hangs up or the time is over. The exit status tells how the call ended.
+
+    Args:
+        to: Whom to call: a number like +15550100001, or a SIP URI.
+        gateway: The gateway, as quic://HOST:PORT.
+        ca: PEM file with the certificate authority to trust, in place of the system's.
+        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
+        insecure_no_verify: Accept any certificate. Whoever is on the path can listen and interfere.
+        trunk: The gateway's line to call from.
+        caller: The number to show to the far end.
+        play: WAV file to say: 8 kHz, 16 bit, mono.
+        record: WAV file to write what the far end says to.
+        rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
+        timeout: Seconds to let it ring; 0 is as long as it takes.
+        max_duration: Seconds after which an answered call is hung up; 0 is no limit.
+        tail: Seconds to go on listening when everything has been said.
+    """
+
+    async def command() -> int:
+        check_destination(to)
+        options = CallOptions(
+            to=to,
+            endpoint=_endpoint(gateway),
+            tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
+            trunk=trunk,
+            caller=caller,
+            rpc_length=rpc_length,
+            audio=read_wav(play) if play is not None else b"",
+            record=record,
+            tail=tail,
+            answer_within=timeout,
+            max_duration=max_duration,
+        )
+        call = OneCall(options, Screen(output))
+        received = await until_signalled(call.run)
+        status = call.report()
+        return received or status
+
+    return run(command)
+
+
+def _endpoint(text: str) -> str:
+    try:
+        parse_endpoint(text)
+    except ValueError as error:
+        raise UsageError(f"--gateway: {error}, for example quic://127.0.0.1:9090") from None
+    return text
+
+
+def main() -> None:
+    """The console script. Exits with the command's status."""
+    log_to_stderr()
+    sys.exit(app())

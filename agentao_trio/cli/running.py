@@ -1,0 +1,113 @@
+"""How a command runs: ends in order on a signal, and tells what went wrong without a traceback."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+from rich.console import Console
+
+from agentao_trio.cli.screen import printable
+from agentao_trio.cli.wav import WavError
+from agentao_trio.errors import AgentaoError, LocalProtocolError
+
+__all__ = [
+    "FAILURE",
+    "INTERRUPTED",
+    "USAGE",
+    "UsageError",
+    "errors",
+    "log_to_stderr",
+    "output",
+    "run",
+    "until_signalled",
+]
+
+#: Exit statuses that all commands share.
+FAILURE, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
+
+output = Console(highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+#: What the library calls its own arguments → what the command line calls them.
+SPELLINGS = {
+    "as ClientTLS(ca=...)": "with --ca",
+    "as ClientTLS(server_name=...)": "with --server-name",
+}
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done as it was asked; the message says what would be right."""
+
+
+def run(command: Callable[[], Awaitable[int]]) -> int:
+    """Run a command under trio and return its exit status. Expected failures become one line on stderr."""
+    try:
+        return trio.run(command)
+    except (KeyboardInterrupt, UsageError, WavError, AgentaoError, OSError, BaseExceptionGroup) as error:
+        causes = list(_leaves(error))
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            return INTERRUPTED
+        if not all(isinstance(cause, (UsageError, WavError, AgentaoError, OSError)) for cause in causes):
+            raise
+        # One failure may have been seen by several tasks; the first one that saw it tells it.
+        return _report(causes[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _report(error: BaseException) -> int:
+    text = str(error)
+    for ours, theirs in SPELLINGS.items():
+        text = text.replace(ours, theirs)
+    errors.print(f"error: {printable(text)}", soft_wrap=True)
+    return USAGE if isinstance(error, (UsageError, WavError, LocalProtocolError)) else FAILURE
+
+
+class _Lines(logging.Handler):
+    """Warnings of the package as lines on stderr, made safe, and above a live table instead of across it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in self.format(record).splitlines():
+            errors.print(f"{record.levelname.lower()}: {printable(line)}", soft_wrap=True)
+
+
+def log_to_stderr() -> None:
+    """Show the package's warnings."""
+    logging.getLogger("agentao_trio").addHandler(_Lines(logging.WARNING))
+    # The QUIC engine warns of what the exception says in better words.
+    logging.getLogger("agentao_trio.quic").setLevel(logging.ERROR)
+
+
+async def until_signalled(work: Callable[[], Awaitable[object]]) -> int:
+    """Do ``work``, and cancel it on SIGINT or SIGTERM. Returns 0, or 128 and the number of the signal.
+
+    Cancelled work still hangs up and closes. A second signal does what signals usually do.
+    """
+    received = 0
+
+    async def listen(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal received
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                received = 128 + number
+                break
+        errors.print("stopping: hanging up and closing", soft_wrap=True)
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        await nursery.start(listen)
+        with scope:
+            await work()
+        nursery.cancel_scope.cancel()
+    return received

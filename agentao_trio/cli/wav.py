@@ -1,0 +1,112 @@
+"""WAV files as the command line reads and writes them: what is played into a call, and what comes back.
+
+Played files have to be 8 kHz, 16 bit, mono, which is what G.711 carries; anything else is refused with the command that
+converts it. Recordings are 16 bit mono at the clock of the call's codec, so that every player plays them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import wave
+from pathlib import Path
+from types import TracebackType
+
+from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, to_pcm16
+
+__all__ = ["SPEECH", "WavError", "WavRecorder", "read_wav"]
+
+#: A recording of human speech that comes with the package: 5.3 s. Its origin is told beside it.
+SPEECH = Path(__file__).parents[1] / "assets" / "speech.wav"
+
+RATE = 8000
+#: Packets of silence that a recording may gain at one gap. A gateway's numbers are no reason to fill the disk.
+LONGEST_GAP = 500
+
+
+class WavError(Exception):
+    """A WAV file that cannot be used; the message names the file, what is wrong, and what would be right."""
+
+
+def read_wav(path: Path) -> bytes:
+    """The samples of an 8 kHz, 16 bit, mono WAV file, little-endian. Raises :class:`WavError`."""
+    try:
+        with path.open("rb") as raw, wave.open(raw, "rb") as file:
+            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
+            samples = file.readframes(file.getnframes())
+    except OSError as error:
+        raise WavError(f"cannot read {path}: {error.strerror or error}") from None
+    except (wave.Error, EOFError) as error:
+        reason = str(error) or "it is too short"
+        raise WavError(f"{path} is not a PCM WAV file ({reason}). {_conversion(path)}") from None
+    if (rate, width, channels) != (RATE, 2, 1):
+        raise WavError(
+            f"{path} has {rate} Hz, {8 * width} bit, {_channels(channels)}; a call takes {RATE} Hz, 16 bit, mono. "
+            f"{_conversion(path)}"
+        )
+    if not samples:
+        raise WavError(f"{path} contains no audio")
+    return samples
+
+
+def _channels(count: int) -> str:
+    return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
+
+
+def _conversion(path: Path) -> str:
+    converted = path.with_name(f"{path.stem}-8k.wav")
+    return (
+        f"Convert it: sox {shlex.quote(str(path))} -r {RATE} -c 1 -b 16 -e signed-integer {shlex.quote(str(converted))}"
+    )
+
+
+class WavRecorder:
+    """Writes the frames of one call to a WAV file. Lost packets become silence, so that the timing stays right.
+
+    The file is made at once, so that a path that cannot be written is known before a call is placed. Raises
+    :class:`WavError` for such a path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.packets = 0
+        #: Names of codecs that came and cannot be written, as the gateway labels them.
+        self.unknown_codecs: set[str] = set()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb")
+        except OSError as error:
+            raise WavError(f"cannot write {path}: {error.strerror or error}") from None
+        self._wav = wave.Wave_write(self._file)
+        self._wav.setnchannels(1)
+        self._wav.setsampwidth(2)
+        self._rate = 0
+
+    def __enter__(self) -> WavRecorder:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._start(RATE)
+        self._wav.close()
+        self._file.close()
+
+    def write(self, frame: AudioFrame) -> None:
+        codec = Codec.named(frame.codec)
+        if codec is None or not self._start(codec.clock_rate):
+            self.unknown_codecs.add(frame.codec)
+            return
+        self._wav.writeframesraw(bytes(2 * self._packet_samples * min(frame.lost_before, LONGEST_GAP)))
+        self._wav.writeframesraw(to_pcm16(frame.payload, codec))
+        self.packets += 1
+
+    @property
+    def _packet_samples(self) -> int:
+        return self._rate * PACKET_MS // 1000
+
+    def _start(self, rate: int) -> bool:
+        """The first codec settles the file's sample rate; False where a later one has another."""
+        if not self._rate:
+            self._rate = rate
+            self._wav.setframerate(rate)
+        return self._rate == rate

@@ -1,0 +1,1 @@
+"""Measurements of the package: ``python -m benchmarks``. Method and machine are in the README beside this file."""
