@@ -111,7 +111,8 @@ class Connection(trio.abc.AsyncResource):
 
         self._acknowledged = -1
         self._alive_at = trio.current_time()
-        self._ping_at: float | None = None
+        self._suspicious_since: float | None = None  # when the first PING that is not answered yet went out
+        self._ping_at = math.inf  # when the next one is due
 
         self._senders: dict[int, SendStream] = {}
         self._receivers: dict[int, ReceiveStream] = {}
@@ -301,8 +302,7 @@ class Connection(trio.abc.AsyncResource):
             self._handle_events()
             if self._established and self._engine.largest_acknowledged != self._acknowledged:
                 self._acknowledged = self._engine.largest_acknowledged
-                self._alive_at = now
-                self._ping_at = None
+                self._alive_from(now)
 
     @trio.lowlevel.enable_ki_protection
     def _pump(self) -> None:
@@ -346,7 +346,7 @@ class Connection(trio.abc.AsyncResource):
                     self._sender(stream_id)._stop_received(code)
                 case events.HandshakeCompleted():
                     self._established = True
-                    self._alive_at = trio.current_time()
+                    self._alive_from(trio.current_time())
                     self._handshake_over.set()
                 case events.ConnectionIdIssued(connection_id=cid) if self._on_cid is not None:
                     self._on_cid(cid, True)
@@ -403,12 +403,7 @@ class Connection(trio.abc.AsyncResource):
 
     def _next_deadline(self) -> float:
         engine_deadline = self._engine.timer
-        if not self._established:
-            ours = self._alive_at + self._handshake_timeout
-        elif self._ping_at is None:
-            ours = self._alive_at + self._settings.ping_interval
-        else:
-            ours = self._ping_at + self._settings.dead_after
+        ours = min(self._ping_at, self._give_up_at())
         return ours if engine_deadline is None else min(ours, engine_deadline)
 
     def _set_alarm(self, deadline: float) -> None:
@@ -433,16 +428,27 @@ class Connection(trio.abc.AsyncResource):
             # clock that stands still.
             self._set_alarm(max(self._deadline, now + GRANULARITY))
 
-    def _check_liveness(self, now: float) -> None:
+    def _alive_from(self, now: float) -> None:
+        """The peer has acknowledged something new: both directions work."""
+        self._alive_at = now
+        self._ping_at = now + self._settings.ping_interval
+        self._suspicious_since = None
+
+    def _give_up_at(self) -> float:
         if not self._established:
-            if now >= self._alive_at + self._handshake_timeout:
-                self._finish(Ending(by="silence"))
-        elif self._ping_at is None:
-            if now >= self._alive_at + self._settings.ping_interval:
-                self._engine.send_ping(0)
-                self._ping_at = now
-        elif now >= self._ping_at + self._settings.dead_after:
+            return self._alive_at + self._handshake_timeout
+        return math.inf if self._suspicious_since is None else self._suspicious_since + self._settings.dead_after
+
+    def _check_liveness(self, now: float) -> None:
+        if now >= self._give_up_at():
             self._finish(Ending(by="silence"))
+        elif now >= self._ping_at:
+            # The engine's own probes back off (RFC 9002 §6.2.1) and could all fall into an outage that our patience
+            # outlasts.
+            self._engine.send_ping(0)
+            self._ping_at = now + self._settings.dead_after / 4
+            if self._suspicious_since is None:
+                self._suspicious_since = now
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:

@@ -19,6 +19,10 @@ from ._connection import BURST, Connection, Ending, leaving_bare
 from ._datagrams import Address, DatagramSocket, open_udp_socket
 from ._engine import FrontDoor, ServerTLS, StockEngine, TransportSettings, server_configuration
 
+#: Seconds. The client is the one that has to act on a dead path; a server that is as quick would hang up on a client
+#: whose program was busy for a moment.
+PATIENCE = 8.0
+
 __all__ = ["Listener", "ListenerStatistics", "open_listener"]
 
 
@@ -217,10 +221,10 @@ async def open_listener(
     """Listen on a socket, or on a UDP socket of its own at (host, port). Raises OSError and ValueError for an address
     or a certificate that cannot be used.
 
-    Leaving the block closes every connection in order, all at once, within ``settings.close_timeout``; cancellation
-    too.
+    Without ``settings`` a peer is dead after eight seconds without an answer to a PING, not two. Leaving the block
+    closes every connection in order, all at once, within ``settings.close_timeout``; cancellation too.
     """
-    settings = TransportSettings() if settings is None else settings
+    settings = TransportSettings(dead_after=PATIENCE) if settings is None else settings
     door = FrontDoor(settings, server_configuration(settings, tls))
     with contextlib.ExitStack() as resources, leaving_bare():
         if isinstance(where, tuple):

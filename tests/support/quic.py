@@ -26,7 +26,7 @@ PORT = 9090
 
 
 @functools.cache
-def authority(name: str = "ours") -> trustme.CA:
+def authority(name: str) -> trustme.CA:
     """One certificate authority per name and test run."""
     return trustme.CA(organization_name=name)
 
@@ -74,9 +74,7 @@ async def connected(
     network = network or MemoryNetwork(delay=0.010)
     socket = network.socket()
     async with (
-        open_listener(
-            network.socket((HOST, PORT)), tls=server_tls(), settings=server_settings or settings
-        ) as listener,
+        open_listener(network.socket((HOST, PORT)), tls=server_tls(), settings=server_settings or settings) as listener,
         open_connection(HOST, PORT, tls=client_tls(), socket=socket, settings=settings) as client,
     ):
         yield Pair(client, await listener.accept(), network, socket, listener)
