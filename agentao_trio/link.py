@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-One task (:meth:`Link.keep_up`) owns the connection. It connects, subscribes (PROTOCOL section 9.1, StreamEvents),
-accepts the gateway's streams and starts one reader task for each, whose frames go to one place. When the connection is
-lost it waits, with capped exponential backoff and jitter, and does it all again with the same ``client_id``: that is
-what makes the gateway replay what it kept (PROTOCOL section 10.3). Only the first attempt may fail for good.
+One task (:meth:`Link.keep_up`) owns the connection. It connects, introduces itself (PROTOCOL section 2.3), subscribes
+(section 9.1, StreamEvents), accepts the gateway's streams and starts one reader task for each, whose frames go to one
+place. When the connection is lost it waits, with capped exponential backoff and jitter, and does it all again with the
+same ``client_id``: that is what makes the gateway replay what it kept (section 10.3). Only the first attempt may fail
+for good.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -41,6 +42,7 @@ class Link:
         self,
         services: trio.Nursery,
         connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        introduce: Callable[[Connection], Awaitable[None]],
         counts: Counter[str],
         *,
         client_id: str,
@@ -52,6 +54,7 @@ class Link:
         self.connection: Connection | None = None
         self._services = services
         self._connect = connect
+        self._introduce = introduce
         self._counts = counts
         self._client_id = client_id
         self._rpc_length = rpc_length
@@ -81,13 +84,14 @@ class Link:
             self.connection.flush()
 
     async def keep_up(self, task_status: trio.TaskStatus[None]) -> None:
-        """Stay connected until cancelled. Raises :class:`ConnectError` when the first attempt fails."""
+        """Stay connected until cancelled. Raises :class:`TransportError` when the first attempt fails."""
         pause = BACKOFF_FIRST
         first = True
         while True:
             failure: TransportError | None = None
             try:
                 async with self._connect() as connection:
+                    await self._introduce(connection)
                     await self._subscribe(connection)
                     self._up(connection)
                     if first:

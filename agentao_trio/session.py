@@ -48,8 +48,8 @@ from agentao_trio.link import Link
 from agentao_trio.media import Uplink
 from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
 from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.presenters import Authentication, Credentials, Presenter
 from agentao_trio.routing import CallRouter
-from agentao_trio.rpc import exchange
 from agentao_trio.supervise import Supervision
 from agentao_trio.transport import (
     ClientTLS,
@@ -132,7 +132,7 @@ class Session(Commands):
         connect: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
         *,
         client_id: str,
-        tenant_id: str,
+        authentication: Authentication,
         rpc_length: str,
         rpc_timeout: float,
         resume_window: float,
@@ -142,7 +142,7 @@ class Session(Commands):
     ) -> None:
         #: What the gateway knows this program by; events of its calls are kept for it while it is away.
         self.client_id = client_id
-        self._tenant_id = tenant_id
+        self._authentication = authentication
         self._services = services
         self._rpc_length = rpc_length
         self._rpc_timeout = rpc_timeout
@@ -164,6 +164,7 @@ class Session(Commands):
         self._link = Link(
             services,
             connect,
+            authentication.connected,
             self._counts,
             client_id=client_id,
             rpc_length=rpc_length,
@@ -241,7 +242,6 @@ class Session(Commands):
             call_from=call_from,
             ai_websocket_url=ai_websocket_url,
             ai_quic_url=ai_quic_url,
-            tenant_id=self._tenant_id,
             max_duration_ms=max_duration_ms,
             call_sid=call.call_sid,
             default_app=default_app,
@@ -347,7 +347,6 @@ class Session(Commands):
                 messages.SuperviseSubscribeRequest(
                     call_sid=call_sid,
                     supervisor_id=supervisor_id or self.client_id,
-                    tenant_id=self._tenant_id,
                     mode=mode,
                     auth_token=auth_token,
                 ),
@@ -373,10 +372,11 @@ class Session(Commands):
     async def request(self, method: MethodId, message: Any) -> Any:
         """Send one RPC on a stream of its own and return the decoded reply, None where the gateway sent none.
 
-        Waits while the session is reconnecting. The session's ``rpc_timeout`` covers all of it. Raises
-        :class:`CommandRejected` for an error code in the reply or a reset stream, :class:`CommandTimeout` when there
-        is no answer in time (the outcome is unknown), :class:`RemoteProtocolError` for an answer that is not one, and
-        :class:`SessionClosed`. Cancelled, the stream is abandoned; the command may have been carried out.
+        Waits while the session is reconnecting. Refused for its token, it is sent once more with a new one. The
+        session's ``rpc_timeout`` covers all of it. Raises :class:`CommandRejected` for an error code in the reply or a
+        reset stream, :class:`CommandTimeout` when there is no answer in time (the outcome is unknown),
+        :class:`RemoteProtocolError` for an answer that is not one, and :class:`SessionClosed`. Cancelled, the stream is
+        abandoned; the command may have been carried out.
         """
         limit = self._rpc_timeout
         self._counts["commands"] += 1
@@ -388,7 +388,7 @@ class Session(Commands):
             connection = await self._link.wait_up()
             sent = True
             try:
-                return await exchange(connection, method, message, rpc_length=self._rpc_length)
+                return await self._authentication.exchange(connection, method, message, rpc_length=self._rpc_length)
             except CommandRejected:
                 self._counts["commands_rejected"] += 1
                 raise
@@ -513,6 +513,8 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
 async def open_session(
     endpoint: str,
     *,
+    credentials: Credentials | None = None,
+    presenter: Literal["none", "first_stream", "tenant_field"] | Presenter = "none",
     client_id: str | None = None,
     tenant_id: str = "",
     tls: ClientTLS | None = None,
@@ -527,6 +529,12 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Connect to the gateway at ``endpoint`` (``quic://HOST:PORT``), subscribe, and yield the :class:`Session`.
 
+    ``credentials`` say who this program is: a :class:`ServiceAccount`, the path of its file, or a :class:`TokenSource`.
+    **By default they are not shown to the gateway**: only the tenant's name goes out, in place of an empty
+    ``tenant_id``, because no gateway is known to take a token anywhere in particular. ``presenter`` says where the
+    token goes: ``"first_stream"`` and ``"tenant_field"`` are what the embedded gateway understands, and a function is
+    called with each new connection and the token (PROTOCOL section 2.3).
+
     ``client_id`` names the subscription and should be stable for a process; without one a UUID is made up. ``tls`` says
     what to trust, by default the system's certificate store and the endpoint's host name. ``rpc_length`` is the length
     convention of requests, ``"exclusive"`` as documented or ``"inclusive"`` as the vendor's own clients write it
@@ -535,12 +543,14 @@ async def open_session(
     handler that raises: it is logged and its call hung up, or the exception ends the session (``"raise"``). ``socket``
     replaces the UDP socket; it is borrowed, and closed by whoever made it.
 
-    Raises :class:`ConnectError` when no first connection can be made. Leaving the block, also by cancellation, hangs up
-    every call that is left and closes the connection, within a few seconds.
+    Raises :class:`ConnectError` when no first connection can be made, and :class:`AuthenticationError` for credentials
+    that cannot be used or that the gateway refuses. Leaving the block, also by cancellation, hangs up every call that
+    is left and closes the connection, within a few seconds.
     """
     host, port = parse_endpoint(endpoint)
     if rpc_length not in ("exclusive", "inclusive"):
         raise ValueError(f"rpc_length is {rpc_length!r}; expected 'exclusive' or 'inclusive'")
+    authentication = Authentication(credentials, presenter, tenant_id=tenant_id)
 
     def connect() -> contextlib.AbstractAsyncContextManager[Connection]:
         return open_connection(
@@ -557,7 +567,7 @@ async def open_session(
             services,
             connect,
             client_id=client_id or str(uuid.uuid4()),
-            tenant_id=tenant_id,
+            authentication=authentication,
             rpc_length=rpc_length,
             rpc_timeout=rpc_timeout,
             resume_window=resume_window,
@@ -571,6 +581,7 @@ async def open_session(
             failure = error  # raised outside the nursery, which would wrap it in a group
         else:
             services.start_soon(session.clock.run)
+            services.start_soon(authentication.keep_fresh, session._link.wait_up)
             try:
                 yield session
             finally:

@@ -28,7 +28,8 @@ CORE += ("analytics",)
 EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
 
 #: What a session is made of.
-CALLS = ("broadcast", "media", "call", "supervise", "inbound", "routing", "rpc", "link", "commands")
+CALLS = ("broadcast", "media", "call", "supervise", "inbound", "routing", "rpc", "presenters", "link")
+CALLS += ("commands",)
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS = ("settings", "timers", "sound", "farends", "subscriptions", "leg", "calls", "effects", "commands", "exchange")
 PARTS += ("control", "inbound", "bulk", "model")
@@ -95,9 +96,10 @@ LAYERS = {
     "inbound": waits(*CORE, "call"),
     "routing": waits(*CORE, "broadcast", "call", "supervise"),
     "rpc": waits(*CORE, "transport"),
+    "presenters": waits(*CORE, "credentials", "rpc", "transport"),
     "link": waits(*CORE, "transport"),
     "commands": pure(*CORE),
-    "session": waits(*CORE, *CALLS, "transport", "pacing", theirs="trio attrs jwt cryptography"),
+    "session": waits(*CORE, *CALLS, "transport", "pacing"),
     "client": waits(*CORE, "session", "call", "broadcast", "pacing"),
     "campaign": waits(*CORE, "session", "call"),
     "store": waits(*CORE),
