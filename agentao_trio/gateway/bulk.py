@@ -9,10 +9,10 @@ ignored, so that a file may carry whatever else its owner keeps there. ::
     +15550100001,+15550109999,echo
     +15550100017,,busy
 
-Rows whose destination is malformed or whose duration is not a number are not loaded. Where the file names no call_sid,
-the calls are called ``<campaign>-00001`` and so on. Every loaded row that is not aborted or skipped ends with a hangup
-event: one that the gateway would refuse as a request of its own is created and hung up at once, with a cause that says
-why.
+Rows whose destination is malformed, whose duration is not a number or whose ids are absurdly long are not loaded. Where
+the file names no call_sid, the calls are called ``<campaign>-00001`` and so on; a row whose call_sid is taken when its
+turn comes is passed over. Every other row that is not aborted or skipped ends with a hangup event: one that the gateway
+would refuse as a request of its own is created and hung up at once, with a cause that says why.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from agentao_trio.gateway.timers import Timer
 from agentao_trio.messages import BulkRequest, OriginateRequest
 
 __all__ = ["Campaign", "Campaigns", "Dial", "read_campaign"]
+
+
+_MAX_ID = 256
 
 
 class Dial(Protocol):
@@ -78,6 +81,8 @@ class Campaigns:
         settings = self._exchange.settings
         if request.calls_per_second < 0 or request.max_concurrent_calls < 0:
             raise invalid("calls_per_second and max_concurrent_calls cannot be negative; 0 is no limit")
+        if max(len(request.campaign_id), len(request.template_trunk_id)) > _MAX_ID:
+            raise invalid(f"campaign_id and trunk_id have no more than {_MAX_ID} characters")
         campaign_id = request.campaign_id or f"campaign-{self._exchange.next_number()}"
         if (peer.tenant, campaign_id) in self._campaigns:
             raise invalid(f"campaign {shown(campaign_id)} is running already")
@@ -178,15 +183,19 @@ def _request(cells: dict[str, str], template: BulkRequest, call_sid: str) -> Ori
     duration = cells.get("max_duration_ms", str(template.template_max_duration_ms))
     if not is_destination(to) or not re.fullmatch(r"[0-9]{1,10}", duration) or int(duration) >= 1 << 31:
         return None
+    trunk_id = cells.get("trunk_id", template.template_trunk_id)
+    call_sid = cells.get("call_sid", call_sid)
+    if max(len(trunk_id), len(call_sid)) > _MAX_ID:
+        return None
     return OriginateRequest(
-        trunk_id=cells.get("trunk_id", template.template_trunk_id),
+        trunk_id=trunk_id,
         to=to,
         call_from=cells.get("call_from", template.template_call_from),
         ai_websocket_url=template.template_ai_websocket_url,
         ai_quic_url=template.template_ai_quic_url,
         tenant_id=template.template_tenant_id,
         max_duration_ms=int(duration),
-        call_sid=cells.get("call_sid", call_sid),
+        call_sid=call_sid,
         default_app=template.template_default_app,
         default_app_args=cells.get("default_app_args", template.template_default_app_args),
     )

@@ -68,7 +68,7 @@ class CallControl:
             self._exchange.end(call, TEMPORARY_FAILURE, now)
 
     def _hang_up(self, call: Call, _: str, now: float) -> str:
-        self._exchange.end(call, NORMAL_CLEARING, now)
+        self._exchange.hang_up(call, now)
         return "COMPLETED"
 
     def _park(self, call: Call, _: str, now: float) -> str:
@@ -109,9 +109,7 @@ class CallControl:
         return "BRIDGED"
 
     def _answer(self, call: Call, _: str, now: float) -> str:
-        if call.is_waiting:
-            self._exchange.answer(call, now)
-        elif not call.is_answered:
+        if not call.is_answered:
             raise invalid("only the far end can answer this call")
         return "ANSWERED"
 

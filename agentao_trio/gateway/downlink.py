@@ -1,4 +1,4 @@
-"""From the gateway to one connection: events and audio of several calls, mixed on one stream (PROTOCOL section 3).
+"""From the gateway to one connection: events and audio of several calls on one stream (PROTOCOL section 3).
 
 Theory of operation
 -------------------
@@ -12,6 +12,9 @@ finding out that the peer has stopped a stream on which nothing is being written
 50 ms while there is something to look for. A stopped stream is replaced, and the subscription says which events have
 to be sent again. Once the last call on a stream has ended, and its hangup has certainly arrived, the stream is closed;
 the next call opens another.
+
+With ``audio_streams="per_call"`` audio has a stream for each call, closed at end of stream, and no order holds between
+it and the events. Where the peer allows no further stream, a call's audio goes with the events after all.
 """
 
 from __future__ import annotations
@@ -123,32 +126,60 @@ class _Outlet:
 class Downlink:
     """What one connection is sent. Live object, owned by the connection's tasks; :meth:`run` is one of them."""
 
-    def __init__(self, connection: Connection, peer: Peer) -> None:
+    def __init__(self, connection: Connection, peer: Peer, *, stream_per_call: bool) -> None:
         self._connection = connection
         self._peer = peer
+        self._stream_per_call = stream_per_call
+        # Audio streams of single calls. None: the peer has stopped that one, so it wants no audio of this call.
+        self._own: dict[str, _Outlet | None] = {}
+        self._sharing: set[str] = set()  # calls for which there was no stream left
         self._outlet: _Outlet | None = None
         self._needs_stream = False
         self._events_wait = False
         self._something_to_do = trio.Event()
-        self.streams_opened = 0
 
     # -- what the gateway calls ------------------------------------------------------------------------------------
 
     def send_audio(self, frame: AudioFrame, now: float) -> bool:
         """Write one frame. Returns whether that was possible; if not, it is gone."""
-        outlet = self._open_outlet()
+        outlet = self._outlet_for_audio(frame.call_sid)
         # Audio does not overtake events that had to wait: among them may be the answer.
         if outlet is None or self._events_wait:
             return False
-        if frame.end_of_stream:
-            self._something_to_do.set()
         try:
             return outlet.write_audio(frame, now)
         except StreamReset:
-            self._stream_lost(now)
+            if outlet is self._outlet:
+                self._stream_lost(now)
+            else:
+                outlet.stream.finish()
+                self._own[frame.call_sid] = None
             return False
         except _GONE:
             return False
+        finally:
+            if frame.end_of_stream:
+                self._audio_ended(frame.call_sid)
+
+    def _outlet_for_audio(self, call_sid: str) -> _Outlet | None:
+        if not self._stream_per_call or call_sid in self._sharing:
+            return self._open_outlet()
+        if call_sid not in self._own:
+            try:
+                self._own[call_sid] = _Outlet(self._connection.open_uni_nowait())
+            except trio.WouldBlock:
+                self._sharing.add(call_sid)
+                return self._open_outlet()
+            except _GONE:
+                return None
+        return self._own[call_sid]
+
+    def _audio_ended(self, call_sid: str) -> None:
+        own = self._own.pop(call_sid, None)
+        if own is not None:
+            own.stream.finish()
+        self._sharing.discard(call_sid)
+        self._something_to_do.set()
 
     def send_events(self, now: float) -> None:
         """Write the events that wait for this connection, as far as there is room; the rest follows by itself."""
@@ -190,6 +221,10 @@ class Downlink:
 
     def reset(self, code: int, now: float) -> None:
         """Abandon the stream in the middle of whatever it carries, as a gateway in trouble does."""
+        for own in self._own.values():
+            if own is not None:
+                own.stream.reset(code)
+        self._own.clear()
         if self._outlet is not None:
             stream = self._outlet.stream
             self._stream_lost(now)
@@ -212,9 +247,10 @@ class Downlink:
     def _use(self, stream: SendStream) -> None:
         self._outlet = _Outlet(stream)
         self._needs_stream = False
-        self.streams_opened += 1
 
     def _stream_lost(self, now: float) -> None:
+        assert self._outlet is not None  # it is what was lost
+        self._outlet.stream.finish()
         self._outlet = None
         for subscription in self._peer.subscriptions:
             subscription.stream_lost(now)

@@ -157,6 +157,7 @@ class Exchange:
             return
         if previous is not None:
             previous.subscriptions.remove(subscription)
+        subscription.expire(now)
         subscription.peer = peer
         peer.subscriptions.append(subscription)
         if len(peer.subscriptions) > _MAX_SUBSCRIPTIONS_OF_A_PEER:
@@ -292,6 +293,10 @@ class Exchange:
     def _resume_if_held(self, call: Call, now: float) -> None:
         if call.state is OrderState.HELD:
             self.resume(call, now)
+
+    def hang_up(self, call: Call, now: float) -> None:
+        """The agent ends the call, or turns it away if it is waiting. The call must be open."""
+        self.end(call, CALL_REJECTED if call.is_waiting else NORMAL_CLEARING, now)
 
     def end(self, call: Call, cause: int, now: float) -> None:
         """The last audio, end of stream, CHANNEL_HANGUP_COMPLETE. The call must be open."""

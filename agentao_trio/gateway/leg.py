@@ -23,7 +23,7 @@ from typing import Protocol
 
 import attrs
 
-from agentao_trio.audio import ArrivalKind, Codec, JitterEstimator, SequenceTracker, estimate_mos
+from agentao_trio.audio import PACKET_MS, ArrivalKind, Codec, JitterEstimator, SequenceTracker, estimate_mos
 from agentao_trio.gateway.farends import FarEnd, Impairment, Voice
 from agentao_trio.gateway.sound import Packet, mix, tone
 from agentao_trio.messages import AudioFrame
@@ -78,6 +78,7 @@ class Leg:
         self._voice = far_end.voice
         self._recording: Iterator[bytes] = iter(())
         self._playback: Iterator[bytes] | None = None
+        self._spoken_over_ms = 0
         self._uplink: deque[Packet] = deque()
         self._withheld: AudioFrame | None = None
         self._tracker = SequenceTracker()
@@ -93,6 +94,8 @@ class Leg:
         #: Whether anybody but the far end listens to the agent, so that its packets are needed although the far end
         #: makes no use of them.
         self.observed = False
+        #: For how long the far end has to speak over a playback before that is interrupted; ``None`` is for ever.
+        self.barge_in_patience_ms: int | None = None
         #: What the far end said in its latest slot, for the other leg of a bridge.
         self.saying: Packet | None = None
 
@@ -142,9 +145,18 @@ class Leg:
         """What the far end says in this slot, having heard ``heard``."""
         said = heard if self._echoes else self._voiced()
         self.saying = said
+        if self._playback is not None and self.barge_in_patience_ms is not None:
+            self._barge_in(said, self.barge_in_patience_ms)
         busy = said is not None or self._uplink or self._playback is not None
         self._idle = 0 if busy else self._idle + 1
         return said
+
+    def _barge_in(self, said: Packet | None, patience_ms: int) -> None:
+        # Speech is anything but an echo of the playback, or silence.
+        is_speech = said is not None and not self._echoes and said.payload != self.codec.silence
+        self._spoken_over_ms = self._spoken_over_ms + PACKET_MS if is_speech else 0
+        if self._spoken_over_ms > patience_ms:
+            self.interrupt()
 
     def _voiced(self) -> Packet | None:
         match self._voice:
@@ -231,6 +243,7 @@ class Leg:
     def play(self, packets: Iterator[bytes]) -> None:
         """Have the far end hear ``packets`` instead of the agent, until they are over."""
         self._playback = packets
+        self._spoken_over_ms = 0
         self.wake()
 
     def interrupt(self) -> None:

@@ -33,7 +33,7 @@ from agentao_trio.gateway.commands import (
 )
 from agentao_trio.gateway.control import CallControl
 from agentao_trio.gateway.effects import Effect
-from agentao_trio.gateway.exchange import CALL_REJECTED, NORMAL_CLEARING, Exchange
+from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.farends import FarEnd, find_far_end
 from agentao_trio.gateway.inbound import Inbound, Notification
 from agentao_trio.gateway.leg import Dice
@@ -46,6 +46,9 @@ __all__ = ["BucketAction", "GatewayModel", "GatewayStatistics", "Silence"]
 log = logging.getLogger("agentao_trio.gateway")
 
 _MAX_CLIENT_ID = 256
+_MAX_TRUNK_ID = 256
+# What a reply lists at most, so that it fits a frame.
+_MAX_LISTED = 1_000
 #: Trunks that never exist, so that an unknown one can be tried out where no trunks are configured.
 _UNKNOWN_TRUNKS = "invalid"
 _INBOUND_BUCKET = "inbound:"
@@ -235,6 +238,8 @@ class GatewayModel:
         return far_end
 
     def _trunk(self, tenant: str, trunk_id: str) -> Trunk:
+        if len(trunk_id) > _MAX_TRUNK_ID:
+            raise invalid(f"a trunk_id has no more than {_MAX_TRUNK_ID} characters")
         if self._settings.trunks:
             trunk = self._settings.trunks.get(trunk_id)
             if trunk is not None and trunk.tenant == tenant:
@@ -250,6 +255,8 @@ class GatewayModel:
         call.listener = subscription
         call.default_app, call.default_app_args = request.default_app, request.default_app_args
         call.max_duration_ms = request.max_duration_ms
+        if request.auto_barge_in:
+            call.leg.barge_in_patience_ms = request.barge_in_patience_ms
         call.on_answer = self._control.begin
         self._exchange.create(call, now)
         return call
@@ -293,7 +300,7 @@ class GatewayModel:
 
     def _terminate(self, peer: Peer, request: m.TerminateRequest, now: float) -> Message | Silence:
         call = self._call(peer, request.call_sid)
-        self._exchange.end(call, CALL_REJECTED if call.is_waiting else NORMAL_CLEARING, now)
+        self._exchange.hang_up(call, now)
         return m.TerminateResponse(call_sid=request.call_sid, status="COMPLETED", timestamp_ms=self._exchange.ms(now))
 
     def _barge(self, peer: Peer, request: m.BargeRequest, now: float) -> Message | Silence:
@@ -370,7 +377,7 @@ class GatewayModel:
         return m.GetIncomingCallsResponse(
             calls=tuple(
                 m.IncomingCallInfo(call_sid=call.call_sid, call_from=call.call_from, start_timestamp_ms=call.start_ms)
-                for call in self._inbound.waiting(peer.tenant, request.trunk_id)
+                for call in self._inbound.waiting(peer.tenant, request.trunk_id)[:_MAX_LISTED]
             )
         )
 
@@ -402,7 +409,7 @@ class GatewayModel:
 
     def _get_bucket_calls(self, peer: Peer, request: m.BucketRequest, now: float) -> Message | Silence:
         bucket = self._buckets(peer.tenant).get(request.bucket_id, [])
-        return m.BucketCallList(call_sids=",".join(_sids(bucket)))
+        return m.BucketCallList(call_sids=",".join(_sids(bucket)[:_MAX_LISTED]))
 
     def _execute_bucket_action(self, peer: Peer, request: m.BucketActionRequest, now: float) -> Message | Silence:
         if request.action not in (BucketAction.TAKE_NEXT, BucketAction.SKIP):
@@ -417,7 +424,7 @@ class GatewayModel:
             case [call, *_] if take:
                 self._inbound.answer(peer, call, now)
             case [call, *_]:
-                self._exchange.end(call, CALL_REJECTED, now)
+                self._exchange.hang_up(call, now)
         return m.BucketActionResponse(processed_count=1)
 
     def statistics(self) -> GatewayStatistics:

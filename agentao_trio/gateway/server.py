@@ -105,10 +105,10 @@ class ServerStatistics:
 class _Link:
     """One connection and what belongs to it."""
 
-    def __init__(self, connection: Connection, peer: Peer) -> None:
+    def __init__(self, connection: Connection, peer: Peer, settings: GatewaySettings) -> None:
         self.connection = connection
         self.peer = peer
-        self.downlink = Downlink(connection, peer)
+        self.downlink = Downlink(connection, peer, stream_per_call=settings.audio_streams == "per_call")
 
 
 class Gateway:
@@ -250,7 +250,7 @@ class Gateway:
 
     async def _serve(self, connection: Connection) -> None:
         self._counters.connections += 1
-        link = _Link(connection, self.model.connected())
+        link = _Link(connection, self.model.connected(), self._settings)
         self._links[link.peer] = link
         try:
             async with trio.open_nursery() as nursery:
@@ -276,7 +276,7 @@ class Gateway:
     # -- requests -------------------------------------------------------------------------------------------------
 
     async def _serve_request(self, link: _Link, stream: BidiStream) -> None:
-        with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
+        try:
             request = await self._read_request(stream)
             if request is None:
                 self._counters.requests_unreadable += 1
@@ -286,13 +286,24 @@ class Gateway:
                 case Silence.RESET:
                     stream.abandon(_CODE_PROTOCOL_ERROR)
                 case Silence.WITHHELD:
-                    await trio.sleep(_WITHHELD_SECONDS)
-                    stream.abandon()
+                    await self._withhold(stream)
                 case Silence.NOTHING:
                     stream.finish()
                 case reply:
                     stream.write(self._encode(request, reply))
                     stream.finish()
+        except StreamReset:
+            stream.abandon()
+        except (ConnectionLost, trio.ClosedResourceError):
+            pass
+
+    async def _withhold(self, stream: BidiStream) -> None:
+        """Keep a request waiting until the client gives it up; in the end we do. Raises :class:`StreamReset`."""
+        with trio.move_on_after(_WITHHELD_SECONDS):
+            while True:
+                await trio.sleep(1)
+                stream.write(b"")
+        stream.abandon()
 
     async def _read_request(self, stream: BidiStream) -> Request | None:
         """The request, or ``None`` when there is none to be made out; then the stream has been abandoned."""
