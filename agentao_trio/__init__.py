@@ -3,9 +3,11 @@
 :func:`open_session` connects to a gateway; :class:`Session` places and takes calls; :class:`ActiveCall` is one of them.
 """
 
+from agentao_trio import events
 from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.call import ActiveCall, CallEnding, CallStatistics
 from agentao_trio.callstate import CallState
+from agentao_trio.client import AgenTaoClient, serve
 from agentao_trio.errors import (
     AgentaoError,
     AuthenticationError,
@@ -37,6 +39,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ActiveCall",
+    "AgenTaoClient",
     "AgentaoError",
     "AudioFrame",
     "AuthenticationError",
@@ -72,5 +75,7 @@ __all__ = [
     "StreamReset",
     "TransportError",
     "TransportSettings",
+    "events",
     "open_session",
+    "serve",
 ]

@@ -31,6 +31,8 @@ log = logging.getLogger("agentao_trio.session")
 
 #: Seconds between attempts to connect again: the first pause and the longest. Each is shortened by up to a half.
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.25, 5.0
+#: Seconds that a subscription may go unanswered before it is taken for accepted; many gateways never answer.
+SUBSCRIBE_GRACE = 0.5
 #: What a stream is stopped with that can no longer be read; the number is ours (PROTOCOL section 12).
 CODE_PROTOCOL_ERROR = 1
 
@@ -122,14 +124,21 @@ class Link:
             self._on_down()
 
     async def _subscribe(self, connection: Connection) -> None:
-        """Ask for this client's events and audio. What comes back on the stream is read like any gateway stream."""
+        """Ask for this client's events and audio; wait until that is acknowledged, or a moment.
+
+        Streams have no order among each other: a command sent at once might be carried out before the subscription.
+        What comes back on the stream is read like any gateway stream.
+        """
         request = messages.EventStreamRequest(client_id=self._client_id)
         stream = await connection.open_bidi()
         await stream.send_all(
             encode_request(MethodId.StreamEvents, messages.encode(request), rpc_length=self._rpc_length)
         )
         stream.finish()
-        self._services.start_soon(self._read_stream, stream)
+        answered = trio.Event()
+        self._services.start_soon(self._read_stream, stream, answered)
+        with trio.move_on_after(SUBSCRIBE_GRACE):
+            await answered.wait()
 
     async def _accept_streams(self, connection: Connection) -> None:
         """Start a reader for every stream the gateway opens; returns when the connection is over."""
@@ -147,12 +156,17 @@ class Link:
                     self._counts["streams_abandoned"] += 1
                     await stream.aclose()
 
-    async def _read_stream(self, stream: ReceiveStream | BidiStream) -> None:
-        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others."""
+    async def _read_stream(self, stream: ReceiveStream | BidiStream, answered: trio.Event | None = None) -> None:
+        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others.
+
+        ``answered`` is set with the first data or the end of it.
+        """
         self._counts["streams_read"] += 1
         decoder = FrameDecoder()
         try:
             while data := await stream.receive_some():
+                if answered is not None:
+                    answered.set()
                 now = trio.current_time()
                 for frame in decoder.feed(data):
                     self._on_frame(frame, now)
@@ -166,6 +180,8 @@ class Link:
         except (ConnectionLost, trio.ClosedResourceError):
             pass  # told once, where streams are accepted
         finally:
+            if answered is not None:
+                answered.set()
             self._counts["frames_short"] += decoder.short
             self._counts["streams_truncated"] += decoder.end() > 0
 

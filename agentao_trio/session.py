@@ -32,6 +32,7 @@ from agentao_trio.broadcast import Subscription
 from agentao_trio.call import ActiveCall, before
 from agentao_trio.commands import Commands
 from agentao_trio.errors import (
+    CallEnded,
     CommandError,
     CommandRejected,
     CommandTimeout,
@@ -367,6 +368,18 @@ class Session(Commands):
         if self._router.supervised.get(supervision.call_sid) is supervision:
             del self._router.supervised[supervision.call_sid]
 
+    async def drain(self, seconds: float) -> None:
+        """Take no further incoming calls, let those in progress finish for so many seconds, and hang up the rest.
+
+        Calls that come in meanwhile stay with the gateway, for somebody else. Cancelled, the calls go on; so they do
+        where the session is not closed afterwards, only :meth:`incoming` has ended for good.
+        """
+        self._inbound.end()
+        with trio.move_on_after(seconds):
+            while self._router.calls:
+                await next(iter(self._router.calls.values()))._over.wait()
+        await self._hang_up_all()
+
     # -- commands -------------------------------------------------------------------------------------------------
 
     async def request(self, method: MethodId, message: Any) -> Any:
@@ -421,7 +434,12 @@ class Session(Commands):
         self._services.start_soon(task)
 
     def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None:
-        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates."""
+        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates.
+
+        That its own call has ended is no failure: it is how most handlers end.
+        """
+        if isinstance(error, CallEnded) and error.call_sid == call.call_sid:
+            return
         self._counts["handler_failures"] += 1
         if self._handler_errors == "raise":
             raise error
@@ -483,11 +501,14 @@ class Session(Commands):
         if self._state is SessionState.CLOSED:
             raise SessionClosed("this session has been closed")
 
-    async def _close(self) -> None:
-        """Hang up what is left; afterwards every command and call of the session is refused."""
+    async def _hang_up_all(self) -> None:
         async with trio.open_nursery() as nursery:
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
+
+    async def _close(self) -> None:
+        """Hang up what is left; afterwards every command and call of the session is refused."""
+        await self._hang_up_all()
         for supervision in list(self._router.supervised.values()):
             supervision._end()
         self._state = SessionState.CLOSED

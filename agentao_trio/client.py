@@ -1,0 +1,219 @@
+"""The agent's side in the style of decorators: :class:`AgenTaoClient`, and :func:`serve` for programs with nurseries.
+
+Both take the calls that come in on a session and give each a task of its own. :func:`serve` follows trio's ``serve_*``
+convention: ``await nursery.start(serve, handler, endpoint)`` runs ``handler(call)`` once per call, and the call is hung
+up when the handler returns. With the client a call stays until one side ends it, as its handlers may go on long after
+the one for INCOMING_CALL has returned.
+
+The tasks of the calls live with the session, so that a cancelled program can still let its calls finish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
+from typing import Any, Literal
+
+import trio
+
+from agentao_trio.call import ActiveCall
+from agentao_trio.errors import CallError, CommandError, ConnectionLost, SessionClosed
+from agentao_trio.events import ClientEvent
+from agentao_trio.handlers import Handler, accepts_value, contained
+from agentao_trio.session import Session, open_session
+
+__all__ = ["AgenTaoClient", "serve"]
+
+log = logging.getLogger("agentao_trio.client")
+
+CallHandler = Callable[[ActiveCall], Awaitable[Any]]
+
+
+async def serve(
+    handler: CallHandler,
+    endpoint: str,
+    *,
+    max_calls: int | None = None,
+    drain: float = 0.0,
+    task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Open a session with ``endpoint`` and run ``handler(call)`` in a task of its own for each call that comes in.
+
+    A call is hung up when its handler returns. A handler that raises is logged, and only its call ends; with
+    ``handler_errors="raise"`` it ends this function. At most ``max_calls`` calls run at a time, further ones are
+    refused. ``options`` are those of :func:`open_session`, whose errors are raised. ``task_status`` hands out the
+    session once it is up. Runs until cancelled; the calls in progress then have ``drain`` seconds to finish before they
+    are hung up.
+    """
+
+    async def hold(session: Session, call: ActiveCall) -> None:
+        async with call:
+            with contained(ClientEvent.INCOMING_CALL, functools.partial(session.handler_failed, call)):
+                await handler(call)
+
+    async with open_session(endpoint, **options) as session:
+        task_status.started(session)
+        await _take_calls(session, functools.partial(hold, session), max_calls=max_calls, drain=drain)
+
+
+async def _take_calls(session: Session, hold: CallHandler, *, max_calls: int | None, drain: float) -> None:
+    """Run ``hold(call)`` for each incoming call until cancelled; then drain."""
+    held: set[str] = set()
+    released = trio.lowlevel.ParkingLot()
+
+    async def run(call: ActiveCall) -> None:
+        try:
+            await hold(call)
+        finally:
+            held.discard(call.call_sid)
+            released.unpark_all()
+
+    try:
+        async for call in session.incoming():
+            if max_calls is not None and len(held) >= max_calls:
+                log.warning("call %s is refused: %d calls are in progress already", call.call_sid, len(held))
+                session.start(functools.partial(_refuse, call))
+            else:
+                held.add(call.call_sid)
+                session.start(functools.partial(run, call))
+    finally:
+        deadline = trio.current_time() + drain
+        with trio.CancelScope(shield=True):
+            await session.drain(drain)
+        with trio.CancelScope(shield=True, deadline=deadline):
+            while held:  # what handlers do after their call belongs to it
+                await released.park()
+
+
+async def _refuse(call: ActiveCall) -> None:
+    with contextlib.suppress(CommandError, SessionClosed):
+        await call.hangup()
+
+
+class AgenTaoClient:
+    """Takes calls, and calls the functions registered for them.
+
+    ``endpoint`` is ``quic://HOST:PORT``; ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress
+    at a time, further ones are refused. On SIGTERM, and when the client is left, calls in progress have ``drain``
+    seconds to finish. ``handler_errors`` and ``options`` are those of :func:`open_session`.
+
+    Use it as an async context manager, or through :meth:`run_forever`, or :meth:`connect` and :meth:`disconnect`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        trunks: Collection[str] = (),
+        max_calls: int | None = None,
+        drain: float = 10.0,
+        handler_errors: Literal["log", "raise"] = "log",
+        **options: Any,
+    ) -> None:
+        self._endpoint = endpoint
+        self._max_calls = max_calls
+        self._drain = drain
+        self._options = {"trunks": trunks, "handler_errors": handler_errors, **options}
+        self._handlers: list[tuple[Callable[..., Any], bool, bool]] = []
+        self._session: Session | None = None
+        self._opened = contextlib.AsyncExitStack()
+
+    def on(self, event: ClientEvent | str) -> Callable[[Handler], Handler]:
+        """A decorator that registers a function, plain or ``async``, for INCOMING_CALL.
+
+        It is called with the :class:`ActiveCall`, an ``async`` one in a task of its own. Raises :class:`ValueError` for
+        an event that is none of a client's, :class:`TypeError` for a function that needs more arguments.
+        """
+        if event not in tuple(ClientEvent):
+            raise ValueError(f"{event!r} is not an event of a client; expected {ClientEvent.INCOMING_CALL.value}")
+
+        def register(handler: Handler) -> Handler:
+            takes_call = accepts_value(handler, ClientEvent.INCOMING_CALL.value)
+            self._handlers.append((handler, inspect.iscoroutinefunction(handler), takes_call))
+            return handler
+
+        return register
+
+    @property
+    def session(self) -> Session:
+        """The session in use. Raises :class:`SessionClosed` while the client is not connected."""
+        if self._session is None:
+            raise SessionClosed("this client is not connected; use 'async with client' or 'await client.connect()'")
+        return self._session
+
+    def get_call(self, call_sid: str) -> ActiveCall | None:
+        """The call in progress of that name, or None."""
+        return self.session.calls.get(call_sid)
+
+    async def run_forever(self, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect and take calls until cancelled, or until SIGTERM; then drain. Raises :class:`ConnectError`.
+
+        Signals are received in the main thread only, which is where ``trio.run`` usually is.
+        """
+        async with self:
+            task_status.started(self.session)
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                async for _ in signals:
+                    log.info("SIGTERM: no further calls; those in progress have %g s to finish", self._drain)
+                    return
+
+    async def connect(self) -> None:
+        """Connect and begin to take calls. To be followed by :meth:`disconnect`, in the same task.
+
+        Raises :class:`ConnectError`. Cancelled, nothing is left open.
+        """
+        await self.__aenter__()
+
+    async def disconnect(self) -> None:
+        """Take no further calls, let those in progress finish within ``drain`` seconds, and close.
+
+        Harmless when repeated. Cancelled, the calls still have their seconds.
+        """
+        await self.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> AgenTaoClient:
+        if self._session is not None:
+            raise RuntimeError("this client is connected already")
+        async with contextlib.AsyncExitStack() as stack:
+            session = await stack.enter_async_context(open_session(self._endpoint, **self._options))
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            nursery.start_soon(self._take_calls, session)
+            self._opened = stack.pop_all()
+            self._session = session
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._opened.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._session = None
+
+    async def _take_calls(self, session: Session) -> None:
+        async def hold(call: ActiveCall) -> None:
+            fail = functools.partial(session.handler_failed, call)
+
+            async def run(handler: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> None:
+                with contained(ClientEvent.INCOMING_CALL, fail):
+                    await handler(*arguments)
+
+            async with call, trio.open_nursery() as nursery:
+                for handler, is_async, takes_call in self._handlers:
+                    arguments = (call,) if takes_call else ()
+                    if is_async:
+                        nursery.start_soon(run, handler, arguments, name=handler.__qualname__)
+                    else:
+                        with contained(ClientEvent.INCOMING_CALL, fail):
+                            handler(*arguments)
+                with contextlib.suppress(CallError, ConnectionLost):
+                    await call.wait_ended()
+
+        await _take_calls(session, hold, max_calls=self._max_calls, drain=self._drain)
