@@ -21,10 +21,11 @@ import attrs
 import trio
 
 from agentao_trio import messages
-from agentao_trio.audio import AudioFrame, Codec, estimate_mos
+from agentao_trio.audio import Codec, estimate_mos
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.callstate import CallState, Command, Verdict, check
 from agentao_trio.causes import q850_name
+from agentao_trio.convert import AudioFormat, FrameConverter
 from agentao_trio.dialplan import check_arguments
 from agentao_trio.errors import (
     AgentaoError,
@@ -39,7 +40,7 @@ from agentao_trio.errors import (
 )
 from agentao_trio.events import CallEvent, ClientEvent, EventRecord
 from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
-from agentao_trio.media import INBOX_SECONDS, Downlink, PayloadReceiver, Uplink, UplinkStream
+from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, PayloadReceiver, Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, EventType, MethodId
 from agentao_trio.pacing import PacketClock
 
@@ -364,29 +365,59 @@ class ActiveCall:
 
     # -- its audio ------------------------------------------------------------------------------------------------
 
-    def audio(self, *, seconds: float = INBOX_SECONDS) -> Subscription[AudioFrame]:
+    def audio(
+        self,
+        *,
+        codec: Codec | None = None,
+        rate: int | None = None,
+        fill_gaps: bool = False,
+        seconds: float = INBOX_SECONDS,
+    ) -> AudioReceiver:
         """An async iterator over what the far end says, as :class:`AudioFrame`; ends with the call.
 
         Every iterator is a reader of its own with room for ``seconds`` of audio; one that falls behind loses its
         oldest frames, counted in its ``dropped``. The first also gets what came before it.
+
+        ``codec`` has the audio converted to that codec, ``rate`` to 16-bit samples (PCM16) at so many per second, 8000
+        to 48000. Another rate than that of the frame needs the extra ``audio`` and passes a filter: what comes out is
+        10 to 30 ms later, so that the first frame may be short or missing, and one more, short frame follows the last.
+        ``fill_gaps`` puts 20 ms of silence for every lost packet before the frame that tells of them, at most 10 s.
+
+        Raises :class:`ValueError` for a rate that cannot be had. The iterator raises :class:`RemoteProtocolError` for a
+        frame in a codec that cannot be read, after which it can be used on, and :class:`ModuleNotFoundError` where the
+        extra is missing.
         """
-        return self._downlink.subscribe(seconds)
+        wanted = AudioFormat.asked_for(codec, rate)
+        converter = FrameConverter(wanted, fill_gaps=fill_gaps) if wanted is not None or fill_gaps else None
+        return AudioReceiver(self._downlink.subscribe(seconds), converter)
 
-    def audio_stream(self, *, seconds: float = INBOX_SECONDS) -> PayloadReceiver:
+    def audio_stream(
+        self,
+        *,
+        codec: Codec | None = None,
+        rate: int | None = None,
+        fill_gaps: bool = False,
+        seconds: float = INBOX_SECONDS,
+    ) -> PayloadReceiver:
         """Like :meth:`audio`, yielding the payload bytes alone."""
-        return PayloadReceiver(self._downlink.subscribe(seconds))
+        return PayloadReceiver(self.audio(codec=codec, rate=rate, fill_gaps=fill_gaps, seconds=seconds))
 
-    async def send_audio(self, data: bytes) -> None:
+    async def send_audio(self, data: bytes, *, rate: int | None = None) -> None:
         """Say ``data``: audio of any length in :attr:`codec`. Waits while half a second is queued already.
+
+        With a ``rate``, 8000 to 48000 a second, the data are 16-bit samples (PCM16) at that rate instead, whatever the
+        codec, and are converted. Another rate than the codec's needs the extra ``audio``; the last 10 to 30 ms then
+        stay in the filter until more comes, or :meth:`finish_audio`.
 
         It goes out as one 20 ms packet per slot of the packet clock; a remainder shorter than a packet waits for more,
         or for :meth:`finish_audio`. Cancelled, the packets of this chunk that are not queued yet are dropped and
-        counted. Raises :class:`CallStateError` before the answer, :class:`CallEnded` afterwards, and
-        :class:`trio.BusyResourceError` while another task is sending on this call.
+        counted. Raises :class:`CallStateError` before the answer, :class:`CallEnded` afterwards,
+        :class:`trio.BusyResourceError` while another task is sending on this call, :class:`ValueError` for a rate that
+        cannot be converted and :class:`ModuleNotFoundError` where the extra is missing.
         """
         self._check(Command.SEND_AUDIO)
         try:
-            await self._uplink.send(data, self.codec)
+            await self._uplink.send(data, self.codec, rate)
         except trio.ClosedResourceError:
             raise self._ended_error() from None
 

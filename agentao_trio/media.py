@@ -28,12 +28,13 @@ import trio
 from agentao_trio import messages
 from agentao_trio.audio import ArrivalKind, AudioFrame, Codec, JitterEstimator, Packetizer, SequenceTracker
 from agentao_trio.broadcast import Broadcast, Subscription
+from agentao_trio.convert import FrameConverter, SpeechConverter
 from agentao_trio.errors import ConnectionLost, StreamReset
 from agentao_trio.messages import MethodId
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
 from agentao_trio.wire import encode_frame
 
-__all__ = ["Downlink", "PayloadReceiver", "Uplink", "UplinkStream"]
+__all__ = ["AudioReceiver", "Downlink", "PayloadReceiver", "Uplink", "UplinkStream"]
 
 #: Seconds of audio a reader of the call may fall behind before its oldest frames are dropped.
 INBOX_SECONDS = 1.0
@@ -58,11 +59,53 @@ class UplinkStream(Protocol):
     def finish(self) -> None: ...
 
 
-class PayloadReceiver:
-    """An async iterator over the payloads, as bytes, of a subscription to audio frames."""
+class AudioReceiver:
+    """An async iterator over audio frames, as they come or through a converter.
 
-    def __init__(self, frames: Subscription[AudioFrame]) -> None:
+    Cancelling a waiting ``__anext__`` loses nothing.
+    """
+
+    def __init__(self, frames: Subscription[AudioFrame], converter: FrameConverter | None = None) -> None:
         self._frames = frames
+        self._converter = converter
+
+    @property
+    def dropped(self) -> int:
+        """Frames this reader was too slow for."""
+        return self._frames.dropped
+
+    def __aiter__(self) -> AudioReceiver:
+        return self
+
+    async def __anext__(self) -> AudioFrame:
+        while True:
+            try:
+                frame = await self._frames.__anext__()
+            except StopAsyncIteration:
+                rest = self._converter.finish() if self._converter is not None else None
+                if rest is None:
+                    raise
+                return rest
+            converted = frame if self._converter is None else self._converter.convert(frame)
+            if converted is not None:
+                return converted
+
+    def close(self) -> None:
+        """Stop listening; iterating ends. Harmless when repeated."""
+        self._converter = None
+        self._frames.close()
+
+
+class PayloadReceiver:
+    """An async iterator over the payloads, as bytes, of audio frames."""
+
+    def __init__(self, frames: AudioReceiver) -> None:
+        self._frames = frames
+
+    @property
+    def dropped(self) -> int:
+        """Frames this reader was too slow for."""
+        return self._frames.dropped
 
     def __aiter__(self) -> PayloadReceiver:
         return self
@@ -152,6 +195,7 @@ class Uplink:
         self._stream: UplinkStream | None = None
         self._codec: Codec | None = None
         self._packetizer: Packetizer | None = None
+        self._speech: SpeechConverter | None = None
         self._sequence = 0
         self._queue: deque[bytes] = deque()
         self._limit = _packets(OUTBOX_SECONDS)
@@ -171,10 +215,11 @@ class Uplink:
         """20 ms slots that passed because the whole program was late."""
         return self._slot.skipped if self._slot is not None else 0
 
-    async def send(self, data: bytes, codec: Codec) -> None:
+    async def send(self, data: bytes, codec: Codec, rate: int | None = None) -> None:
         """Queue audio of any length in ``codec``; waits while 0.5 s of packets are queued already.
 
-        The codec is fixed by the first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled
+        With a ``rate`` the data are 16-bit samples at that rate instead, and are converted. The codec is fixed by the
+        first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled
         while it waits for room, the packets of this chunk that are not queued yet are dropped and counted as cleared.
         Raises :class:`trio.ClosedResourceError` once the uplink has ended or is finishing and
         :class:`trio.BusyResourceError` when another task is sending.
@@ -185,9 +230,9 @@ class Uplink:
         try:
             await trio.lowlevel.checkpoint()
             self._raise_if_over()
-            if self._packetizer is None:
-                self._codec, self._packetizer = codec, Packetizer(codec)
-            packets = deque(self._packetizer.feed(data))
+            if self._packetizer is None or self._speech is None:
+                self._codec, self._packetizer, self._speech = codec, Packetizer(codec), SpeechConverter(codec)
+            packets = deque(self._packetizer.feed(self._speech.feed(data, rate)))
             try:
                 while packets:
                     await self._wait_while(lambda: len(self._queue) >= self._limit)
@@ -203,8 +248,10 @@ class Uplink:
 
         Cancelled, it still happens, only nobody waits for it.
         """
-        if self._packetizer is not None and not self._finishing and (rest := self._packetizer.flush()):
-            self._queue.append(rest)
+        if self._packetizer is not None and self._speech is not None and not self._finishing:
+            self._queue.extend(self._packetizer.feed(self._speech.flush()))
+            if rest := self._packetizer.flush():
+                self._queue.append(rest)
         self._finishing = True
         self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
@@ -221,6 +268,8 @@ class Uplink:
         """Drop what is queued and what is left of the last chunk; returns the number of packets dropped."""
         cleared = len(self._queue)
         self._queue.clear()
+        if self._speech is not None:
+            self._speech.clear()
         if self._packetizer is not None and self._packetizer.pending:
             self._packetizer.flush()
             cleared += 1

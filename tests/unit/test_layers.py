@@ -59,7 +59,8 @@ LAYERS = {
     "envelope": pure("errors", theirs=""),
     "wire": pure("envelope", "errors", theirs=""),
     "messages": pure("wire", "envelope", "errors"),
-    "audio": pure("wire", "errors", theirs="attrs audioop soxr"),
+    "audio": pure("wire", "errors", theirs="attrs audioop"),
+    "convert": pure("audio", "errors", theirs="attrs numpy soxr"),
     "detect": pure("wire", "errors"),
     "callstate": pure("messages", "errors"),
     "dialplan": pure("messages", "errors"),
@@ -90,8 +91,8 @@ LAYERS = {
         "errors", "_connection", "_datagrams", "_engine", "_listener", "_streams", theirs="trio attrs aioquic"
     ),
     # A call is given a command port, an uplink and the clock; it never sees the session.
-    "media": waits(*CORE, "broadcast", "pacing"),
-    "call": waits(*CORE, "media", "broadcast", "transport", "pacing"),
+    "media": waits(*CORE, "convert", "broadcast", "pacing"),
+    "call": waits(*CORE, "convert", "media", "broadcast", "transport", "pacing"),
     "supervise": waits(*CORE, "broadcast", "media"),
     "inbound": waits(*CORE, "call"),
     "routing": waits(*CORE, "broadcast", "call", "supervise"),
