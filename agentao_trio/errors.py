@@ -78,7 +78,14 @@ class TransportError(AgentaoError):
 
 
 class ConnectError(TransportError):
-    """No connection could be made: name, port, path, certificate or ALPN. The message says which, and what to do."""
+    """No connection could be made: name, port, path, certificate or ALPN. The message says which, and what to do.
+
+    ``refused``: the peer was reached, and it or we said no. Trying again soon will not help.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class AuthenticationError(TransportError):

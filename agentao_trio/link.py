@@ -6,7 +6,7 @@ One task (:meth:`Link.keep_up`) owns the connection. It connects, introduces its
 (section 9.1, StreamEvents), accepts the gateway's streams and starts one reader task for each, whose frames go to one
 place. When the connection is lost it waits, with capped exponential backoff and jitter, and does it all again with the
 same ``client_id``: that is what makes the gateway replay what it kept (section 10.3). Only the first attempt may fail
-for good.
+for good. The others hurry for as long as the gateway remembers us; one that answers and refuses us is asked seldom.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from agentao_trio import messages
-from agentao_trio.errors import ConnectionLost, StreamReset, TransportError
+from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, StreamReset, TransportError
 from agentao_trio.messages import MethodId
 from agentao_trio.transport import BidiStream, Connection, ReceiveStream, SendStream
 from agentao_trio.wire import Frame, FrameDecoder, encode_request
@@ -29,8 +29,14 @@ __all__ = ["Link"]
 
 log = logging.getLogger("agentao_trio.session")
 
-#: Seconds between attempts to connect again: the first pause and the longest. Each is shortened by up to a half.
-BACKOFF_FIRST, BACKOFF_LONGEST = 0.25, 5.0
+#: Seconds that the first attempt to connect may take, and each later one. QUIC doubles its own pauses within an
+#: attempt, so on a path that has just come back a fresh attempt is quicker than an old one.
+FIRST_ATTEMPT, LATER_ATTEMPT = 10.0, 1.5
+#: Seconds between attempts: the first pause, the longest while the gateway still remembers us, and the longest
+#: afterwards, or where the gateway can be reached and will not have us. Each is shortened by up to a half.
+BACKOFF_FIRST, BACKOFF_URGENT, BACKOFF_LONGEST = 0.1, 0.5, 5.0
+#: A connection that lasted this long was a good one, and the pauses begin anew; shorter ones would make a storm.
+STABLE_SECONDS = 5.0
 #: Seconds that a subscription may go unanswered before it is taken for accepted; many gateways never answer.
 SUBSCRIBE_GRACE = 0.5
 #: What a stream is stopped with that can no longer be read; the number is ours (PROTOCOL section 12).
@@ -43,23 +49,27 @@ class Link:
     def __init__(
         self,
         services: trio.Nursery,
-        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        connect: Callable[[float], AbstractAsyncContextManager[Connection]],
         introduce: Callable[[Connection], Awaitable[None]],
         counts: Counter[str],
         *,
         client_id: str,
         rpc_length: str,
+        resume_window: float,
         on_frame: Callable[[Frame, float], None],
         on_up: Callable[[], None],
         on_down: Callable[[], None],
     ) -> None:
         self.connection: Connection | None = None
+        #: Why the latest attempt to connect again failed; None while connected.
+        self.failure: TransportError | None = None
         self._services = services
         self._connect = connect
         self._introduce = introduce
         self._counts = counts
         self._client_id = client_id
         self._rpc_length = rpc_length
+        self._resume_window = resume_window
         self._on_frame = on_frame
         self._on_up = on_up
         self._on_down = on_down
@@ -88,31 +98,52 @@ class Link:
     async def keep_up(self, task_status: trio.TaskStatus[None]) -> None:
         """Stay connected until cancelled. Raises :class:`TransportError` when the first attempt fails."""
         pause = BACKOFF_FIRST
-        first = True
+        lost_at: float | None = None  # None until there was a connection
         while True:
+            up_at: float | None = None
             failure: TransportError | None = None
             try:
-                async with self._connect() as connection:
+                async with self._connect(FIRST_ATTEMPT if lost_at is None else LATER_ATTEMPT) as connection:
                     await self._introduce(connection)
                     await self._subscribe(connection)
                     self._up(connection)
-                    if first:
-                        first = False
+                    if lost_at is None:
                         task_status.started()
-                    pause = BACKOFF_FIRST
+                    up_at = trio.current_time()
                     await self._accept_streams(connection)
             except* TransportError as errors:
                 failure = _only(errors)
-            if failure is not None:
-                if first:
-                    raise failure
-                log.warning("client %s: %s; trying again in %.2f s at most", self._client_id, failure, pause)
+            if failure is not None and lost_at is None and up_at is None:
+                raise failure
+            now = trio.current_time()
+            if up_at is not None:
+                lost_at = now
+                if now - up_at >= STABLE_SECONDS:
+                    pause = BACKOFF_FIRST
+            assert lost_at is not None  # there was a connection, or the first attempt has failed
             self._down()
+            self._report(failure)
+            refused = isinstance(failure, AuthenticationError) or (
+                isinstance(failure, ConnectError) and failure.refused
+            )
+            if refused:
+                pause = BACKOFF_LONGEST
             await trio.sleep(random.uniform(pause / 2, pause))
-            pause = min(pause * 2, BACKOFF_LONGEST)
+            urgent = up_at is None and not refused and now - lost_at < self._resume_window
+            pause = min(pause * 2, BACKOFF_URGENT if urgent else BACKOFF_LONGEST)
+
+    def _report(self, failure: TransportError | None) -> None:
+        """An hour without a gateway is one warning, not thousands."""
+        if failure is None:
+            return
+        self._counts["reconnects_failed"] += 1
+        level = logging.INFO if str(failure) == str(self.failure) else logging.WARNING
+        self.failure = failure
+        log.log(level, "client %s: %s; trying again", self._client_id, failure)
 
     def _up(self, connection: Connection) -> None:
         self.connection = connection
+        self.failure = None
         self._counts["connections"] += 1
         self._on_up()
         self._came_up.set()

@@ -91,6 +91,8 @@ class SessionStatistics:
     clock: ClockStatistics
     connection: ConnectionStatistics | None
     connections: int = 0
+    #: Attempts to connect again that came to nothing.
+    reconnects_failed: int = 0
     streams_read: int = 0
     #: Gateway streams that ended inside a frame, were reset, or were given up for an impossible length.
     streams_truncated: int = 0
@@ -130,7 +132,7 @@ class Session(Commands):
     def __init__(
         self,
         services: trio.Nursery,
-        connect: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
+        connect: Callable[[float], contextlib.AbstractAsyncContextManager[Connection]],
         *,
         client_id: str,
         authentication: Authentication,
@@ -169,6 +171,7 @@ class Session(Commands):
             self._counts,
             client_id=client_id,
             rpc_length=rpc_length,
+            resume_window=resume_window,
             on_frame=self._router.route,
             on_up=self._connection_came,
             on_down=self._connection_went,
@@ -416,10 +419,13 @@ class Session(Commands):
         raise CommandTimeout(
             f"{method.name} was not answered within {limit:g} s; the outcome is unknown"
             if sent
-            else f"{method.name} was not sent: there was no connection to the gateway for {limit:g} s",
+            else f"{method.name} was not sent: there was no connection to the gateway for {limit:g} s{self._why()}",
             method=method.name,
             retryable=not sent,
         )
+
+    def _why(self) -> str:
+        return f" ({self._link.failure})" if self._link.failure is not None else ""
 
     def open_uplink(self) -> SendStream | None:
         """A new uni stream for one call's audio, or None where there is none to be had now."""
@@ -573,13 +579,14 @@ async def open_session(
         raise ValueError(f"rpc_length is {rpc_length!r}; expected 'exclusive' or 'inclusive'")
     authentication = Authentication(credentials, presenter, tenant_id=tenant_id)
 
-    def connect() -> contextlib.AbstractAsyncContextManager[Connection]:
+    def connect(patience: float) -> contextlib.AbstractAsyncContextManager[Connection]:
         return open_connection(
             host,
             port,
             tls=tls or ClientTLS(),
             settings=transport or TransportSettings(),
             socket=socket,
+            timeout=patience,
         )
 
     failure: TransportError | None = None

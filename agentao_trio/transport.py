@@ -219,7 +219,9 @@ class _Attempt:
             raise _Unreachable(self._path_verdict(ending.error, address))
         if ending.by == "silence" and not engine.has_peer:
             raise _Unreachable(self._silence_verdict(address, patience))
-        raise self._handshake_verdict(ending, connection)
+        verdict = self._handshake_verdict(ending, connection)
+        verdict.refused = ending.by != "silence"
+        raise verdict
 
     def _open_socket(self, family: int, address: Address) -> UdpSocket:
         socket = UdpSocket(stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM))
