@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-G.711 and 16-bit samples at 8 kHz are the same audio and need no filter. Another rate does: a
-:class:`Resampler` runs the samples of one direction, for one reader, through one soxr stream, so that chunk borders
-never show: any chunking of the same samples gives the same samples, and their number is exact (``to_rate`` for every
-``from_rate``, less what the filter still holds, which :meth:`Resampler.flush` gives).
+G.711 and 16-bit samples at 8 kHz are the same audio and need no filter. Another rate does: a :class:`Resampler` runs the
+samples of one direction, for one reader, through one soxr stream, so that chunk borders never show: any chunking of the
+same samples gives the same samples. Nothing drifts: for every ``from_rate`` samples there are ``to_rate``, less what
+the filter still holds, which :meth:`Resampler.flush` gives (and the last one or two of a stream, by rounding).
 
 soxr comes with the extra ``audio``, and is only loaded where a rate really has to change. Its streams are run in
 *variable-rate* mode with a constant rate. The ordinary mode works in blocks and gives audio in bursts, up to 115 ms
