@@ -37,6 +37,7 @@ __all__ = [
     "TokenSource",
     "TokenVerifier",
     "TrustedKey",
+    "is_token",
 ]
 
 #: The environment variables that may name a service-account file, in the order in which they are looked at.
@@ -349,6 +350,11 @@ class Identity:
     tenant_id: str
     private_key_id: str
     expires_at: float
+
+
+def is_token(text: str) -> bool:
+    """Whether this is meant to be a token, good or bad, where it could be a plain name as well."""
+    return text.count(".") == 2 and (text.startswith("ey") or len(text) > 64)
 
 
 class TokenVerifier:

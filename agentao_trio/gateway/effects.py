@@ -32,7 +32,7 @@ class SendEvents:
 
 @attrs.frozen
 class Resume:
-    """The subscription has moved to another peer; ``previous`` must not get anything any more."""
+    """The subscription has moved to another peer, or to none; ``previous`` must not get anything any more."""
 
     subscription: Subscription
     previous: Peer | None
@@ -56,6 +56,8 @@ class Counters:
     calls_answered: int = 0
     calls_ended: int = 0
     requests_refused: int = 0
+    tokens_accepted: int = 0
+    tokens_refused: int = 0
     events_emitted: int = 0
     events_dropped: int = 0
     subscriptions_forgotten: int = 0

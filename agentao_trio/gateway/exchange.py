@@ -43,6 +43,8 @@ log = logging.getLogger("agentao_trio.gateway")
 
 #: Q.850 causes the gateway gives of its own accord.
 NORMAL_CLEARING, NO_ANSWER, CALL_REJECTED, TEMPORARY_FAILURE = 16, 19, 21, 41
+#: The tenant of a connection that has to say who it is, and has not. No call is this tenant's.
+NOBODY = ""
 
 _MAX_SUBSCRIPTIONS_OF_A_PEER = 16
 _MAX_FINISHED = 10_000
@@ -87,8 +89,8 @@ class Exchange:
     # -- who is told ----------------------------------------------------------------------------------------------
 
     def connected(self) -> Peer:
-        """A connection has been accepted. Its tenant is the settings', until authentication says otherwise."""
-        return Peer(self.next_number(), self.settings.tenant)
+        """A connection has been accepted. Its tenant is the settings', or nobody, until a token says otherwise."""
+        return Peer(self.next_number(), self.settings.tenant if self.settings.authentication == "open" else NOBODY)
 
     def disconnected(self, peer: Peer, now: float) -> None:
         """A connection is gone. Its calls go on; unless somebody resumes them within the event window, they end."""
@@ -107,6 +109,18 @@ class Exchange:
             subscription.connection_lost(now)
             self.timers.at(now + self.settings.event_window, partial(self._give_up, subscription, now))
         peer.subscriptions.clear()
+
+    def change_tenant(self, peer: Peer, tenant: str, now: float) -> None:
+        """The connection speaks for another tenant from now on, to which its subscriptions go along.
+
+        What it had with the former tenant is left as if the connection were gone.
+        """
+        left = tuple(peer.subscriptions)
+        self.disconnected(peer, now)
+        self._effects += [Resume(each, peer) for each in left]
+        peer.tenant = tenant
+        for each in left:
+            self.subscribe(peer, each.client_id, now)
 
     def _give_up(self, subscription: Subscription, away_since: float, now: float) -> None:
         if subscription.peer is None and subscription.away_since == away_since:

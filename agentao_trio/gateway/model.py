@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from agentao_trio import messages as m
+from agentao_trio.gateway.admission import Admission
 from agentao_trio.gateway.bulk import Campaign, Campaigns
 from agentao_trio.gateway.calls import Call, Supervisor
 from agentao_trio.gateway.commands import (
@@ -84,6 +85,8 @@ class Silence(Enum):
     NOTHING = auto()
     #: A reset stream: the request is refused, and its reply has no place for an error.
     RESET = auto()
+    #: The same for want of a good token.
+    UNAUTHORIZED = auto()
     #: Nothing at all, for as long as the stream may stay open.
     WITHHELD = auto()
 
@@ -107,6 +110,8 @@ class GatewayStatistics:
     calls_answered: int
     calls_ended: int
     requests_refused: int
+    tokens_accepted: int
+    tokens_refused: int
     events_emitted: int
     #: Undelivered events that became too old or too many.
     events_dropped: int
@@ -140,6 +145,7 @@ class GatewayModel:
         self._settings = settings
         self._new_id = new_id
         self._exchange = Exchange(settings=settings, dice=dice, epoch=epoch, recording=recording)
+        self._admission = Admission(self._exchange)
         self._control = CallControl(self._exchange, read_file)
         self._inbound = Inbound(self._exchange, self._control)
         self._campaigns = Campaigns(self._exchange, self._dial_for_campaign, read_file)
@@ -183,6 +189,8 @@ class GatewayModel:
     def handle(self, peer: Peer, method: MethodId, request: Message, now: float) -> Message | Silence:
         """Carry out a request and return what to answer. ``method`` must be an RPC, ``request`` of its class."""
         try:
+            if method is not MethodId.StreamEvents:
+                self._admission.admit(peer, request, now)
             return self._handlers[method](peer, request, now)
         except Refused as refused:
             call_sid = getattr(request, "call_sid", "")
@@ -192,7 +200,16 @@ class GatewayModel:
         """What to answer to a request of ``method`` that is not carried out; also for one that could not be decoded."""
         self._exchange.counters.requests_refused += 1
         log.info("%s refused with %s: %s", method.name, ErrorCode(refused.code).name, refused)
-        return refusal(method, call_sid, refused, self._exchange.ms(now)) or Silence.RESET
+        silence = Silence.UNAUTHORIZED if refused.code == ErrorCode.ERR_UNAUTHORIZED else Silence.RESET
+        return refusal(method, call_sid, refused, self._exchange.ms(now)) or silence
+
+    def present(self, peer: Peer, token: str, now: float) -> Silence:
+        """The connection shows a token on a stream of its own. Returns how the stream is to end."""
+        try:
+            self._admission.present(peer, token, now)
+        except Refused:
+            return Silence.UNAUTHORIZED
+        return Silence.NOTHING
 
     # -- placing calls --------------------------------------------------------------------------------------------
 
@@ -343,7 +360,7 @@ class GatewayModel:
     def _subscribe(self, peer: Peer, request: m.EventStreamRequest, now: float) -> Message | Silence:
         if len(request.client_id) > _MAX_CLIENT_ID:
             raise invalid(f"a client_id has no more than {_MAX_CLIENT_ID} characters")
-        self._exchange.subscribe(peer, request.client_id, now)
+        self._admission.subscribe(peer, request.client_id, now)
         return Silence.NOTHING
 
     # -- calls that come in ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import importlib.resources
 import math
 import os
 import random
+import re
 import stat
 import time
 import uuid
@@ -57,7 +58,7 @@ from agentao_trio.wire import MAX_FRAME_LENGTH, FrameDecoder, Request, decode_re
 __all__ = ["Gateway", "ServerStatistics", "open_gateway"]
 
 # QUIC application error codes as PROTOCOL section 12 suggests them.
-_CODE_PROTOCOL_ERROR, _CODE_TOO_LARGE, _CODE_SHUTTING_DOWN = 1, 3, 4
+_CODE_PROTOCOL_ERROR, _CODE_UNAUTHORIZED, _CODE_TOO_LARGE, _CODE_SHUTTING_DOWN = 1, 2, 3, 4
 
 _PHASES = 4
 # How long a request may take to arrive, and how long one stays open that is never answered.
@@ -65,6 +66,10 @@ _REQUEST_SECONDS = 30.0
 _WITHHELD_SECONDS = 120.0
 _CLOSE_SECONDS = 2.0
 _MAX_REQUEST = MAX_FRAME_LENGTH + 8
+_MAX_TOKEN = 1 << 16
+# Four such characters, read as a length, claim more than any request may have: a stream that begins with them carries
+# a token and nothing else (PROTOCOL section 2.3).
+_TOKEN_BEGINS = re.compile(rb"[A-Za-z0-9_-]{4}")
 
 
 @attrs.define(eq=False)
@@ -278,6 +283,9 @@ class Gateway:
     async def _serve_request(self, link: _Link, stream: BidiStream) -> None:
         try:
             request = await self._read_request(stream)
+            if isinstance(request, str):
+                self._present(link.peer, request, stream)
+                return
             if request is None:
                 self._counters.requests_unreadable += 1
                 return
@@ -285,6 +293,8 @@ class Gateway:
             match self._answer(link.peer, request):
                 case Silence.RESET:
                     stream.abandon(_CODE_PROTOCOL_ERROR)
+                case Silence.UNAUTHORIZED:
+                    stream.abandon(_CODE_UNAUTHORIZED)
                 case Silence.WITHHELD:
                     await self._withhold(stream)
                 case Silence.NOTHING:
@@ -305,21 +315,35 @@ class Gateway:
                 stream.write(b"")
         stream.abandon()
 
-    async def _read_request(self, stream: BidiStream) -> Request | None:
-        """The request, or ``None`` when there is none to be made out; then the stream has been abandoned."""
+    async def _read_request(self, stream: BidiStream) -> Request | str | None:
+        """The request, or a token, or ``None`` when it is neither; then the stream has been abandoned."""
         data = bytearray()
         with trio.move_on_after(_REQUEST_SECONDS):
             while chunk := await stream.receive_some():
                 data += chunk
-                if len(data) > _MAX_REQUEST or int.from_bytes(data[:4], "little") > _MAX_REQUEST:
+                if _TOKEN_BEGINS.match(data):
+                    is_too_large = len(data) > _MAX_TOKEN
+                else:
+                    is_too_large = len(data) > _MAX_REQUEST or int.from_bytes(data[:4], "little") > _MAX_REQUEST
+                if is_too_large:
                     stream.abandon(_CODE_TOO_LARGE)
                     return None
+            if _TOKEN_BEGINS.match(data):
+                return data.decode("latin-1")
             with contextlib.suppress(RemoteProtocolError):
                 request = decode_request(bytes(data))
                 if messages.method_of(request.method_id) in METHODS:
                     return request
         stream.abandon(_CODE_PROTOCOL_ERROR)
         return None
+
+    def _present(self, peer: Peer, token: str, stream: BidiStream) -> None:
+        answer = self.model.present(peer, token, trio.current_time())
+        self._carry_out()
+        if answer is Silence.UNAUTHORIZED:
+            stream.abandon(_CODE_UNAUTHORIZED)
+        else:
+            stream.finish()
 
     def _answer(self, peer: Peer, request: Request) -> Message | Silence:
         method = messages.method_of(request.method_id)

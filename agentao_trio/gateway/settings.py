@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 
 from agentao_trio.audio import Codec
+from agentao_trio.credentials import TokenVerifier
 from agentao_trio.messages import InboundRule
 
 __all__ = ["GatewaySettings", "Trunk"]
@@ -33,6 +34,11 @@ class GatewaySettings:
 
     #: The tenant of a connection that has not said otherwise.
     tenant: str = "default"
+    #: Whether a connection must say otherwise, with a token, before its requests are carried out; see
+    #: :mod:`agentao_trio.gateway.admission`.
+    authentication: Literal["open", "required"] = "open"
+    #: What tells good tokens from bad ones. Without it tokens are not looked at, which ``required`` rules out.
+    verifier: TokenVerifier | None = None
     #: The trunks there are. While there are none, every trunk id belongs to everybody, except the empty one and those
     #: that begin with ``invalid``.
     trunks: Mapping[str, Trunk] = attrs.field(factory=dict, converter=_as_frozen)
@@ -95,3 +101,9 @@ class GatewaySettings:
     max_campaigns: int = 100
     #: Bytes of a file named by a client.
     max_file_bytes: int = 8 << 20
+
+    def __attrs_post_init__(self) -> None:
+        if self.authentication not in ("open", "required"):
+            raise ValueError(f"authentication is {self.authentication!r}; expected 'open' or 'required'")
+        if self.authentication == "required" and self.verifier is None:
+            raise ValueError("authentication is required, but there is no verifier to tell good tokens from bad ones")

@@ -41,6 +41,10 @@ class Peer:
     tenant: str
     #: The client ids it is subscribed with, oldest first.
     subscriptions: list[Subscription] = attrs.field(factory=list)
+    #: Until when a token vouches for the tenant, in Unix seconds; minus infinity while there has been none.
+    vouched_until: float = -math.inf
+    #: The client ids it wants to be subscribed with once it has said who it is.
+    waiting: list[str] = attrs.field(factory=list)
 
 
 @attrs.define(eq=False)

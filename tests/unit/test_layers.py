@@ -32,7 +32,7 @@ CALLS = ("broadcast", "media", "call", "supervise", "inbound", "routing", "rpc",
 CALLS += ("commands",)
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS = ("settings", "timers", "sound", "farends", "subscriptions", "leg", "calls", "effects", "commands", "exchange")
-PARTS += ("control", "inbound", "bulk", "model")
+PARTS += ("admission", "control", "inbound", "bulk", "model")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 
 
@@ -74,7 +74,10 @@ LAYERS = {
     "realtime": pure(theirs=""),
     "realtime.protocol": pure("errors", theirs="attrs msgspec"),
     "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
-    **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
+    **{
+        f"gateway.{part}": pure(*CORE, "credentials", *GATEWAY[:index], theirs="attrs audioop")
+        for index, part in enumerate(PARTS)
+    },
     "conformance": pure(theirs=""),
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.requirements": pure(*CORE),
