@@ -12,6 +12,7 @@ learned about it, or its owner leaving the ``async with`` block: then the hangup
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -31,10 +32,12 @@ from agentao_trio.errors import (
     AgentaoError,
     CallAnswerFailed,
     CallEnded,
+    CallError,
     CallOverrun,
     CommandError,
     CommandRejected,
     CommandTimeout,
+    ProtocolError,
     SessionClosed,
     TransportError,
 )
@@ -129,6 +132,7 @@ class ActiveCall:
         self._port = port
         self._state = CallState.PENDING
         self._held = False
+        self._muted = False
         self._muted_on_wire = False
         self._codec = codec
         self._uplink = Uplink(call_sid, port.clock, port.open_uplink)
@@ -160,7 +164,7 @@ class ActiveCall:
         with trio.move_on_after(LEAVE_SECONDS, shield=True):
             try:
                 await self.hangup()
-            except (CommandError, TransportError, SessionClosed) as error:
+            except (CommandError, ProtocolError, TransportError, SessionClosed) as error:
                 log.warning("call %s: leaving without a confirmed hangup: %s", self.call_sid, error)
         if not self._over.is_set():
             self._deliver_failure(
@@ -315,11 +319,12 @@ class ActiveCall:
     async def mute(self, *, wire: bool = False) -> None:
         """Stop the gateway from sending our audio to the far end; ``wire`` also tells the far end (recvonly)."""
         await self._execute(Command.MUTE, DialplanAction.MUTE, "wire" if wire else "")
-        self._muted_on_wire = wire
+        self._muted, self._muted_on_wire = True, wire
 
     async def unmute(self) -> None:
         """Undo :meth:`mute`, on the wire too where the mute was."""
         await self._execute(Command.UNMUTE, DialplanAction.UNMUTE, "wire" if self._muted_on_wire else "")
+        self._muted = self._muted_on_wire = False
 
     async def transfer(self, to: str) -> None:
         """Hand the far end over to ``to``, an E.164 number or SIP URI, by a blind REFER.
@@ -334,6 +339,7 @@ class ActiveCall:
         ``mode`` is ``"rfc2833"`` or ``"info"``. All digits are checked before the first is sent; cancelled, those sent
         so far stay sent.
         """
+        self._check(Command.SEND_DTMF)
         arguments = [f"{digit}:{mode}:{duration_ms}" for digit in digits]
         for argument in arguments:
             check_arguments(DialplanAction.SEND_DTMF, argument)
@@ -358,10 +364,12 @@ class ActiveCall:
     async def _execute(self, command: Command, action: DialplanAction, app_args: str = "") -> None:
         self._check(command)
         check_arguments(action, app_args)
-        await self._port.request(
+        reply = await self._port.request(
             MethodId.ExecuteDialplan,
             messages.ExecuteDialplanRequest(call_sid=self.call_sid, action=action, app_args=app_args),
         )
+        if reply is not None:
+            self._heard_at = trio.current_time()  # only a call that exists can be controlled
 
     # -- its audio ------------------------------------------------------------------------------------------------
 
@@ -462,6 +470,15 @@ class ActiveCall:
         """The call's only task: its writer."""
         with self._writer_scope:
             await self._uplink.run()
+
+    async def _ask_after(self) -> None:
+        """Find out whether the gateway still holds this call, by a command that changes nothing."""
+        arguments = "wire" if self._muted_on_wire else ""
+        with contextlib.suppress(CallError, CommandError, ProtocolError, SessionClosed):
+            if self._muted:
+                await self._execute(Command.MUTE, DialplanAction.MUTE, arguments)
+            else:
+                await self._execute(Command.UNMUTE, DialplanAction.UNMUTE, arguments)
 
     def _rename(self, call_sid: str) -> None:
         """The gateway assigned another sid than the one we asked for."""

@@ -75,14 +75,13 @@ class Expected:
         if verb == "hangup":
             self.end(16)
             return None
-        if verb.startswith("bad "):
-            # Digits are checked before anything else: none of a string is sent if one of them cannot be.
-            return CallStateError if self.state == "pending" and verb != "bad dtmf" else LocalProtocolError
         if verb == "answer":
             # These calls are ours: the gateway lets nobody here answer them.
             return CallAnswerFailed if self.state == "pending" else CallStateError
         if self.state == "pending":
             return CallStateError
+        if verb.startswith("bad "):
+            return LocalProtocolError
         if verb in ("hold", "music_on_hold"):
             if self.state == "held":
                 return CommandRejected
