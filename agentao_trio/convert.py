@@ -2,12 +2,12 @@
 
 Theory of operation
 -------------------
-G.711 and 16-bit samples at 8 kHz are the same audio and need no filter. Another rate does: a :class:`Resampler` runs the
-samples of one direction, for one reader, through one soxr stream, so that chunk borders never show: any chunking of the
-same samples gives the same samples. Nothing drifts: for every ``from_rate`` samples there are ``to_rate``, less what
-the filter still holds, which :meth:`Resampler.flush` gives (and the last one or two of a stream, by rounding).
+G.711 and 16-bit samples at 8 kHz are the same audio and need no filter. Another rate does: a :class:`Resampler` runs
+the samples of one direction, for one reader, through one soxr stream, so that chunk borders never show: any chunking
+of the same samples gives the same samples. Nothing drifts: for every ``from_rate`` samples there are ``to_rate``, less
+what the filter still holds, which :meth:`Resampler.flush` gives (and the last one or two of a stream, by rounding).
 
-soxr comes with the extra ``audio``, and is only loaded where a rate really has to change. Its streams are run in
+soxr comes with the extra ``audio``, and is only needed where a rate really has to change. Its streams are run in
 *variable-rate* mode with a constant rate. The ordinary mode works in blocks and gives audio in bursts, up to 115 ms
 late between 8 and 16 kHz; the other gives a steady stream 10 to 30 ms late, and is as clean (aliases below -80 dB).
 Samples pass it as floats and are rounded here: for integers soxr adds random dither, and no two runs would be alike.
@@ -15,15 +15,19 @@ Samples pass it as floats and are rounded here: for integers soxr adds random di
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from agentao_trio.audio import AudioFrame, Codec, from_pcm16, to_pcm16
 from agentao_trio.errors import RemoteProtocolError
 
-if TYPE_CHECKING:
+try:
+    # Here rather than at the first frame: loading takes a tenth of a second, in which every call would stand still.
     import numpy
+    import soxr  # type: ignore[import-untyped]
+except ImportError:
+    soxr = None
 
 __all__ = [
     "HIGHEST_RATE",
@@ -78,8 +82,6 @@ class Resampler:
         return rest
 
     def _run(self, samples: bytes, *, last: bool) -> bytes:
-        import numpy
-
         floats = numpy.frombuffer(samples, dtype="<i2").astype(numpy.float32)
         result: numpy.ndarray[Any, Any] = numpy.rint(self._stream.resample_chunk(floats, last=last))
         # A filter may overshoot: a full-scale sample can come out higher than 16 bits hold.
@@ -93,14 +95,12 @@ def _check_rate(rate: int) -> None:
 
 
 def _open_stream(from_rate: int, to_rate: int) -> Any:
-    try:
-        import soxr  # type: ignore[import-untyped]
-    except ImportError as error:
+    if soxr is None:
         raise ModuleNotFoundError(
             f"converting audio from {from_rate} to {to_rate} Hz needs the extra 'audio': "
             "pip install 'agentao-trio[audio]'",
-            name=error.name,
-        ) from error
+            name="soxr",
+        )
     return soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ", vr=True)
 
 
