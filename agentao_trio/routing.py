@@ -36,15 +36,20 @@ log = logging.getLogger("agentao_trio.session")
 
 #: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
 STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096
+#: An event of a stray that is longer than this is no more than a way to fill our memory.
+STRAY_BYTES = 4096
 
 #: Seconds before a disowned call that shows signs of life is hung up once more.
 HANG_UP_AGAIN = 1.0
 
 
 class CallRouter:
-    """The calls of one session by name. ``hang_up`` is called with the name of a call that nobody owns any more."""
+    """The calls of one session by name.
 
-    def __init__(self, counts: Counter[str], hang_up: Callable[[str], None]) -> None:
+    ``hang_up`` is called with the name of a call that nobody owns any more, and how many seconds to wait first.
+    """
+
+    def __init__(self, counts: Counter[str], hang_up: Callable[[str, float], None]) -> None:
         self.calls: dict[str, ActiveCall] = {}
         #: Calls of others that this session listens to.
         self.supervised: dict[str, Supervision] = {}
@@ -56,7 +61,7 @@ class CallRouter:
         self._hang_up = hang_up
         self._ingest = Ingest()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
-        self._disowned: OrderedDict[str, float] = OrderedDict()  # and when it was last hung up
+        self._disowned: OrderedDict[str, float] = OrderedDict()  # and when it was, or will be, hung up
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -84,7 +89,19 @@ class CallRouter:
         self._disowned[call.call_sid] = trio.current_time()
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
-        self._hang_up(call.call_sid)
+        self._hang_up(call.call_sid, 0.0)
+
+    def _shows_life(self, call_sid: str, now: float) -> None:
+        """A disowned call goes on: the Terminate may have overtaken the Originate. Once more, but not at once."""
+        hung_up_at = self._disowned[call_sid]
+        if hung_up_at <= now:
+            again_at = max(now, hung_up_at + HANG_UP_AGAIN)
+            self._disowned[call_sid] = again_at
+            self._hang_up(call_sid, again_at - now)
+
+    def is_disowned(self, call_sid: str) -> bool:
+        """Whether the end of a call without an owner has not been confirmed."""
+        return call_sid in self._disowned
 
     def unclaimed(self) -> list[str]:
         """The strays that were created and have not ended, as far as we know."""
@@ -113,6 +130,8 @@ class CallRouter:
         call = self.calls.get(frame.call_sid) or self.supervised.get(frame.call_sid)
         if call is None:
             self._counts["audio_for_unknown_calls"] += 1
+            if frame.call_sid in self._disowned:
+                self._shows_life(frame.call_sid, now)
         else:
             call._deliver_audio(frame, now)
 
@@ -139,9 +158,11 @@ class CallRouter:
         elif record.call_sid in self._disowned:
             if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
                 del self._disowned[record.call_sid]
-            elif record.received_at >= self._disowned[record.call_sid] + HANG_UP_AGAIN:
-                self._disowned[record.call_sid] = record.received_at
-                self._hang_up(record.call_sid)
+            else:
+                self._shows_life(record.call_sid, now)
+        elif (supervision := self.supervised.get(record.call_sid)) is not None:
+            if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+                supervision._end()
         else:
             self._keep_stray(record)
 
@@ -152,6 +173,9 @@ class CallRouter:
             self.forget(call)
 
     def _keep_stray(self, record: EventRecord) -> None:
+        if len(record.raw) > STRAY_BYTES:
+            self._counts["stray_calls_forgotten"] += 1
+            return
         self._strays.setdefault(record.call_sid, deque(maxlen=STRAY_EVENTS)).append(record)
         if len(self._strays) > STRAY_CALLS:
             self._strays.popitem(last=False)

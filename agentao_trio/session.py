@@ -72,6 +72,9 @@ RESUME_WINDOW = 120.0
 CLOSE_SECONDS = 3.0
 #: How long an Originate's reply may lag behind the call's first event before it is no longer waited for.
 REPLY_GRACE = 0.5
+#: How long a gateway may take to say whether it still knows a call, and closing may wait for calls to be hung up that
+#: have no owner.
+ASK_SECONDS, LAST_WORD_SECONDS = 3.0, 1.0
 
 
 class SessionState(Enum):
@@ -164,6 +167,8 @@ class Session(Commands):
         )
         self._router.on_stray = self._inbound.look
         self._taking_calls = False
+        self._hanging_up = 0  # commands on their way for calls without an owner
+        self._hung_up = trio.lowlevel.ParkingLot()
         self._link = Link(
             services,
             connect,
@@ -270,8 +275,9 @@ class Session(Commands):
                         self._router.rename(call, reply.call_sid or call.call_sid)
                         taken_on = True
                         return call
-                except CommandRejected:
+                except CommandRejected as refusal:
                     self._router.forget(call)
+                    call._deliver_failure(refusal)
                     taken_on = True
                     raise
                 except CommandTimeout:
@@ -287,6 +293,7 @@ class Session(Commands):
             self._inbound.placing -= 1
             self._inbound.look()
             if not taken_on:
+                call._deliver_failure(CallEnded("the call was given up before it began", call_sid=call.call_sid))
                 self._router.disown(call)
 
     def incoming(self) -> InboundCalls:
@@ -408,7 +415,8 @@ class Session(Commands):
             except CommandRejected:
                 self._counts["commands_rejected"] += 1
                 raise
-            except ConnectionLost:
+            except (ConnectionLost, trio.ClosedResourceError):
+                # Closed, too: the link closes what it has found lost.
                 self._raise_if_closed()
                 self._counts["commands_timed_out"] += 1
                 raise CommandTimeout(
@@ -470,15 +478,24 @@ class Session(Commands):
     async def _lose_silent_calls(self, since: float) -> None:
         """End the calls of which nothing was heard from the loss of a connection to the end of the gateway's memory."""
         await trio.sleep_until(since + self._resume_window)
-        for call in [call for call in self._router.calls.values() if call._heard_at < since]:
-            self._counts["calls_lost"] += 1
-            call._deliver_failure(
-                ConnectionLost(
-                    f"call {call.call_sid}: nothing was heard of it for {self._resume_window:g} s after the connection "
-                    "to the gateway was lost, which no longer remembers it"
-                )
+        async with trio.open_nursery() as nursery:
+            for call in [call for call in self._router.calls.values() if call._heard_at < since]:
+                nursery.start_soon(self._lose_unless_alive, call, since)
+
+    async def _lose_unless_alive(self, call: ActiveCall, since: float) -> None:
+        if self._link.connection is not None:
+            with trio.move_on_after(ASK_SECONDS):
+                await call._ask_after()
+        if call._heard_at >= since or call.call_sid not in self._router.calls:
+            return
+        self._counts["calls_lost"] += 1
+        call._deliver_failure(
+            ConnectionLost(
+                f"call {call.call_sid}: nothing was heard of it for {self._resume_window:g} s after the connection "
+                "to the gateway was lost, which no longer remembers it"
             )
-            self._router.forget(call)
+        )
+        self._router.disown(call)
 
     # -- calls and their end --------------------------------------------------------------------------------------
 
@@ -493,15 +510,23 @@ class Session(Commands):
         self._adopt(call)
         return call
 
-    def _hang_up_soon(self, call_sid: str) -> None:
+    def _hang_up_soon(self, call_sid: str, seconds: float = 0.0) -> None:
         if self._state is not SessionState.CLOSED:
-            self._services.start_soon(self._terminate_quietly, call_sid)
+            self._services.start_soon(self._terminate_quietly, call_sid, seconds)
 
-    async def _terminate_quietly(self, call_sid: str) -> None:
+    async def _terminate_quietly(self, call_sid: str, seconds: float) -> None:
+        if seconds:
+            await trio.sleep(seconds)
+            if not self._router.is_disowned(call_sid):
+                return
+        self._hanging_up += 1
         try:
             await self.request(MethodId.Terminate, messages.TerminateRequest(call_sid=call_sid))
         except (CommandError, RemoteProtocolError, SessionClosed) as error:
             log.info("call %s has no owner here and is being hung up: %s", call_sid, error)
+        finally:
+            self._hanging_up -= 1
+            self._hung_up.unpark_all()
 
     def _raise_if_closed(self) -> None:
         if self._state is SessionState.CLOSED:
@@ -515,6 +540,10 @@ class Session(Commands):
     async def _close(self) -> None:
         """Hang up what is left; afterwards every command and call of the session is refused."""
         await self._hang_up_all()
+        with trio.move_on_after(LAST_WORD_SECONDS):
+            await trio.lowlevel.checkpoint()  # those that were started a moment ago get to count themselves
+            while self._hanging_up and self._link.connection is not None:
+                await self._hung_up.park()
         for supervision in list(self._router.supervised.values()):
             supervision._end()
         self._state = SessionState.CLOSED
