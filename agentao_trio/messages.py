@@ -140,6 +140,11 @@ def _as_tuple(elements: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(elements) if isinstance(elements, list) else elements  # type: ignore[return-value]
 
 
+def _without_token(tenant: object) -> str:
+    """A tenant's name as it is. Some clients put their token in its place (PROTOCOL section 2.3)."""
+    return "'…'" if isinstance(tenant, str) and tenant.startswith("eyJ") else repr(tenant)
+
+
 @attrs.frozen(kw_only=True)
 class _CallReply(Message):
     call_sid: str = ""
@@ -166,7 +171,7 @@ class OriginateRequest(Message):
     call_from: str = ""
     ai_websocket_url: str = ""
     ai_quic_url: str = ""
-    tenant_id: str = ""
+    tenant_id: str = attrs.field(default="", repr=_without_token)
     max_duration_ms: Int32 = 0
     call_sid: str = ""
     default_app: Action = DialplanAction.HANGUP
@@ -224,7 +229,7 @@ class BulkRequest(Message):
     template_call_from: str = ""
     template_ai_websocket_url: str = ""
     template_ai_quic_url: str = ""
-    template_tenant_id: str = ""
+    template_tenant_id: str = attrs.field(default="", repr=_without_token)
     template_max_duration_ms: Int32 = 0
     template_default_app: Action = DialplanAction.HANGUP
     template_default_app_args: str = ""
@@ -303,7 +308,7 @@ class CallEvent(Message):
     jitter_ms: float = 0.0
     estimated_mos: float = 0.0
     trunk_id: str = ""
-    tenant_id: str = ""
+    tenant_id: str = attrs.field(default="", repr=_without_token)
     codec: str = ""
     timestamp_ms: Int64 = 0
     client_id: str = ""
@@ -414,7 +419,7 @@ class AllocateWtRequest(Message):
 
     call_sid: str = ""
     agent_id: str = ""
-    tenant_id: str = ""
+    tenant_id: str = attrs.field(default="", repr=_without_token)
     trunk_id: str = ""
     realm: str = ""
 
@@ -439,7 +444,7 @@ class SuperviseSubscribeRequest(Message):
 
     call_sid: str = ""
     supervisor_id: str = ""
-    tenant_id: str = ""
+    tenant_id: str = attrs.field(default="", repr=_without_token)
     mode: Mode = SuperviseMode.MONITOR
     auth_token: str = attrs.field(default="", repr=False)
 
