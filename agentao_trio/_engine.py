@@ -418,10 +418,15 @@ def client_configuration(
 def server_configuration(settings: TransportSettings, tls_: ServerTLS) -> QuicConfiguration:
     """aioquic's configuration of a listener. Raises ValueError for a chain and key that cannot be used together."""
     configuration = _configuration(settings, is_client=False)
-    configuration.certificate, *configuration.certificate_chain = x509.load_pem_x509_certificates(
-        tls_.certificate_chain_pem
-    )
-    configuration.private_key = serialization.load_pem_private_key(tls_.private_key_pem, password=None)
+    try:
+        chain = x509.load_pem_x509_certificates(tls_.certificate_chain_pem)
+    except ValueError as error:
+        raise ValueError(f"the certificate chain is not usable: {error}") from error
+    configuration.certificate, *configuration.certificate_chain = chain
+    try:
+        configuration.private_key = serialization.load_pem_private_key(tls_.private_key_pem, password=None)
+    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+        raise ValueError(f"the private key is not usable: {error}") from error
     if configuration.private_key.public_key() != configuration.certificate.public_key():
         raise ValueError("the private key does not belong to the first certificate of the chain")
     return configuration
