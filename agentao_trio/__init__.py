@@ -5,7 +5,7 @@
 
 from agentao_trio import events
 from agentao_trio.audio import AudioFrame, Codec
-from agentao_trio.call import ActiveCall, CallEnding, CallStatistics
+from agentao_trio.call import ActiveCall, CallEnding
 from agentao_trio.callstate import CallState
 from agentao_trio.client import AgenTaoClient, serve
 from agentao_trio.errors import (
@@ -32,7 +32,8 @@ from agentao_trio.errors import (
 )
 from agentao_trio.events import EventRecord
 from agentao_trio.messages import DialplanAction, ErrorCode, EventType, InboundRule
-from agentao_trio.session import Session, SessionState, SessionStatistics, open_session
+from agentao_trio.session import Session, open_session
+from agentao_trio.statistics import CallStatistics, SessionState, SessionStatistics
 from agentao_trio.transport import ClientTLS, TransportSettings
 
 __version__ = "0.1.0.dev0"

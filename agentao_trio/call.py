@@ -46,8 +46,9 @@ from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
 from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, PayloadReceiver, Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, EventType, MethodId
 from agentao_trio.pacing import PacketClock
+from agentao_trio.statistics import CallStatistics
 
-__all__ = ["ActiveCall", "CallEnding", "CallPort", "CallStatistics"]
+__all__ = ["ActiveCall", "CallEnding", "CallPort"]
 
 log = logging.getLogger("agentao_trio.call")
 
@@ -69,38 +70,6 @@ class CallPort(Protocol):
     def retire(self, call: ActiveCall) -> None: ...
     def start(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None: ...
-
-
-@attrs.frozen(kw_only=True)
-class CallStatistics:
-    """One call's figures as this program saw them. The gateway's own are in the event of :class:`CallEnding`."""
-
-    packets_sent: int
-    bytes_sent: int
-    packets_queued: int
-    #: Packets that missed their slot for want of a connection, a stream or room in it; each spent its number.
-    packets_shed: int
-    #: Packets dropped on request: barge-in, or a cancelled ``send_audio``.
-    packets_cleared: int
-    uplinks_opened: int
-    #: Seconds between a packet's slot and the moment it was written, over the most recent 512 packets.
-    lateness_p50: float
-    lateness_p99: float
-    #: 20 ms slots that passed because the whole program was late.
-    slots_skipped: int
-    codec_received: str
-    #: Packets with audio that were handed to the readers; lost, late and duplicate ones are counted below.
-    packets_received: int
-    bytes_received: int
-    packets_lost: int
-    late_or_duplicate: int
-    after_end_of_stream: int
-    #: Frames dropped because a reader was too slow, or came too late.
-    packets_dropped: int
-    #: Interarrival jitter, RFC 3550 section 6.4.1, in milliseconds.
-    jitter_ms: float
-    #: Estimated mean opinion score of what was received, ITU-T G.107, 1 to 4.5.
-    estimated_mos: float
 
 
 @attrs.frozen(kw_only=True)

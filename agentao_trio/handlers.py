@@ -70,7 +70,7 @@ class CallHandlers:
         start: Callable[[Callable[[], Awaitable[None]]], None],
         quality: Callable[[], Any],
         fail: Failed,
-        overrun: Callable[[], None],
+        overrun: Callable[[], object],
     ) -> None:
         self._start = start
         self._quality = quality

@@ -18,12 +18,9 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-import attrs
 import trio
 
 from agentao_trio import dialplan, messages
@@ -48,21 +45,23 @@ from agentao_trio.inbound import InboundCalls
 from agentao_trio.link import Link
 from agentao_trio.media import Uplink
 from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
-from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.pacing import PacketClock
 from agentao_trio.presenters import Authentication, Credentials, Presenter
 from agentao_trio.routing import CallRouter
+from agentao_trio.services import service_nursery
+from agentao_trio.statistics import SessionState, SessionStatistics
 from agentao_trio.supervise import Supervision
 from agentao_trio.transport import (
     ClientTLS,
     Connection,
-    ConnectionStatistics,
     DatagramSocket,
     SendStream,
     TransportSettings,
     open_connection,
+    parse_endpoint,
 )
 
-__all__ = ["Session", "SessionState", "SessionStatistics", "open_session"]
+__all__ = ["Session", "open_session"]
 
 log = logging.getLogger("agentao_trio.session")
 
@@ -75,55 +74,6 @@ REPLY_GRACE = 0.5
 #: How long a gateway may take to say whether it still knows a call, and closing may wait for calls to be hung up that
 #: have no owner.
 ASK_SECONDS, LAST_WORD_SECONDS = 3.0, 1.0
-
-
-class SessionState(Enum):
-    """Where the session stands with its gateway."""
-
-    CONNECTED = "connected"
-    RECONNECTING = "reconnecting"
-    CLOSED = "closed"
-
-
-@attrs.frozen(kw_only=True)
-class SessionStatistics:
-    """A session's figures since it was opened."""
-
-    state: SessionState
-    calls_open: int
-    clock: ClockStatistics
-    connection: ConnectionStatistics | None
-    connections: int = 0
-    #: Attempts to connect again that came to nothing.
-    reconnects_failed: int = 0
-    streams_read: int = 0
-    #: Gateway streams that ended inside a frame, were reset, or were given up for an impossible length.
-    streams_truncated: int = 0
-    streams_reset: int = 0
-    streams_abandoned: int = 0
-    frames: int = 0
-    #: Frames skipped: shorter than a method id, of an unknown method, or with a body that does not decode.
-    frames_short: int = 0
-    frames_unknown: int = 0
-    frames_undecodable: int = 0
-    audio_for_unknown_calls: int = 0
-    events: int = 0
-    events_duplicate: int = 0
-    events_out_of_order: int = 0
-    events_unknown_type: int = 0
-    #: Calls nobody here asked for whose events were dropped to make room for newer ones.
-    stray_calls_forgotten: int = 0
-    #: Inbound calls that had to wait for the next poll because too many were waiting to be taken.
-    incoming_postponed: int = 0
-    commands: int = 0
-    commands_rejected: int = 0
-    commands_timed_out: int = 0
-    calls_opened: int = 0
-    calls_ended: int = 0
-    calls_lost: int = 0
-    handler_failures: int = 0
-    #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
-    calls_disowned: int = 0
 
 
 class Session(Commands):
@@ -553,18 +503,6 @@ class Session(Commands):
         await trio.lowlevel.checkpoint()
 
 
-def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """``quic://HOST:PORT`` as (host, port); raises :class:`ValueError` saying what is wrong with it."""
-    parts = urlsplit(endpoint)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if parts.scheme != "quic" or not parts.hostname or port is None or parts.path not in ("", "/"):
-        raise ValueError(f"{endpoint!r} is not a gateway endpoint; expected quic://HOST:PORT")
-    return parts.hostname, port
-
-
 @contextlib.asynccontextmanager
 async def open_session(
     endpoint: str,
@@ -619,7 +557,7 @@ async def open_session(
         )
 
     failure: TransportError | None = None
-    async with _service_nursery() as services:
+    async with service_nursery() as services:
         session = Session(
             services,
             connect,
@@ -646,24 +584,3 @@ async def open_session(
                     await session._close()
     if failure is not None:
         raise failure
-
-
-@contextlib.asynccontextmanager
-async def _service_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks do not see the body's cancellation, and end when the body has ended.
-
-    A task that fails still cancels the body.
-    """
-
-    async def host(task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as services:
-                task_status.started(services)
-                await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        services = await nursery.start(host)
-        try:
-            yield services
-        finally:
-            services.cancel_scope.cancel()

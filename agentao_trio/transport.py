@@ -25,6 +25,7 @@ import errno
 import socket as stdlib_socket
 from collections.abc import AsyncIterator
 from typing import TextIO
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -56,12 +57,25 @@ __all__ = [
     "open_connection",
     "open_listener",
     "open_udp_socket",
+    "parse_endpoint",
 ]
 
 #: How long, in seconds, an address of several is waited for before the next one is tried.
 HEAD_START = 2.0
 
 # -- the client -----------------------------------------------------------------------------------------------------
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """``quic://HOST:PORT`` as (host, port); raises :class:`ValueError` saying what is wrong with it."""
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "quic" or not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise ValueError(f"{endpoint!r} is not a gateway endpoint; expected quic://HOST:PORT")
+    return parts.hostname, port
 
 
 @contextlib.asynccontextmanager

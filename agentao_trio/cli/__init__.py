@@ -19,12 +19,11 @@ from agentao_trio import __version__
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
 from agentao_trio.cli.one_call import CallOptions, OneCall
-from agentao_trio.cli.running import FAILURE, UsageError, errors, log_to_stderr, output, run, until_signalled
+from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
 from agentao_trio.cli.wav import read_wav
 from agentao_trio.dialplan import check_destination
-from agentao_trio.session import parse_endpoint
-from agentao_trio.transport import ClientTLS
+from agentao_trio.transport import ClientTLS, parse_endpoint
 
 __all__ = ["app", "main"]
 
@@ -34,16 +33,16 @@ app = App(
     name="agentao-trio",
     version=f"agentao-trio {__version__}",
     help="Place phone calls through a QUIC voice gateway, or through the one that is built in.",
-    help_format="rich",
+    help_format="markdown",
     help_epilogue="""\
-[bold]Examples[/bold]
-  agentao-trio demo                    ten calls at once, offline, in ten seconds
-  agentao-trio gateway                 a gateway to develop against; prints the line to call it with
-  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem
-  agentao-trio --install-completion    completion for bash, zsh, fish or PowerShell
+**Examples**
 
-[bold]Exit status[/bold]
-  0 success   1 failure   2 wrong usage   130 Ctrl-C   143 SIGTERM""",
+- `agentao-trio demo`
+- `agentao-trio gateway`
+- `agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem`
+- `agentao-trio --install-completion` for bash, zsh, fish or PowerShell
+
+**Exit status:** 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM""",
     error_formatter=lambda error: Text(f"error: {printable(str(error))}"),
     console=output,
     error_console=errors,
@@ -55,14 +54,14 @@ app.register_install_completion_command()
 @app.command(
     name="demo",
     help_epilogue="""\
-[bold]Examples[/bold]
-  agentao-trio demo
-  agentao-trio demo --calls 50 --seconds 20
-  agentao-trio demo --no-live | tee demo.log
+**Examples**
 
-[bold]Exit status[/bold]
-  0 every call ended with the cause it had to, echoes are bit-exact, clean calls lost no packet
-  1 something is not so; the last lines say what""",
+- `agentao-trio demo`
+- `agentao-trio demo --calls 50 --seconds 20`
+- `agentao-trio demo --no-live | tee demo.log`
+
+**Exit status:** 0 when every call ended with the cause it had to, echoes are bit-exact and clean calls lost no packet;
+1 when something is not so, and the last lines say what""",
 )
 def demo_command(
     *,
@@ -85,10 +84,7 @@ def demo_command(
     """
 
     async def command() -> int:
-        demo = Demo(calls=calls, seconds=seconds, directory=record, screen=Screen(output, live=live))
-        received = await until_signalled(demo.run)
-        succeeded = demo.report()
-        return received or (0 if succeeded else FAILURE)
+        return await Demo(calls=calls, seconds=seconds, directory=record, screen=Screen(output, live=live)).run()
 
     return run(command)
 
@@ -96,22 +92,22 @@ def demo_command(
 @app.command(
     name="gateway",
     help_epilogue="""\
-[bold]Examples[/bold]
-  agentao-trio gateway
-  agentao-trio gateway --numbers               who answers which number
-  agentao-trio gateway --port 0 --ca-file /tmp/ca.pem --rpc-reply none
+**Examples**
 
-[bold]Exit status[/bold]
-  0 ended by Ctrl-C or SIGTERM, which is how it ends   1 failure, for example a port that is in use""",
+- `agentao-trio gateway`
+- `agentao-trio gateway --numbers`
+- `agentao-trio gateway --host 0.0.0.0 --name gateway.example --port 0`
+
+**Exit status:** 0 when ended by Ctrl-C or SIGTERM, which is how it ends; 1 for a failure, such as a port in use""",
 )
 def gateway_command(
     *,
     host: str = "127.0.0.1",
-    name: tuple[str, ...] = (),
+    name: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 9090,
     ca_file: Path = Path("ca.pem"),
     rpc_reply: Literal["framed", "bare", "none"] = "framed",
-    numbers: bool = False,
+    numbers: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run the embedded gateway for other programs, until Ctrl-C.
 
@@ -141,16 +137,19 @@ def gateway_command(
 @app.command(
     name="call",
     help_epilogue="""\
-[bold]Examples[/bold]
-  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem
-  agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem --play hello.wav --record reply.wav
-  agentao-trio call sip:alice@example.com --gateway quic://gateway.example:9090 --rpc-length inclusive
+**Examples**
 
-[bold]Exit status[/bold]
-  0 the call was answered and cleared normally
-  3 busy   4 nobody answered   5 the call failed otherwise before it was answered
-  6 it was answered and did not end normally
-  1 something else failed: no connection, refused by the gateway   2 wrong usage""",
+- `agentao-trio call +15550100001 --gateway quic://127.0.0.1:9090 --ca ca.pem --play hello.wav --record reply.wav`
+- `agentao-trio call sip:alice@example.com --gateway quic://gateway.example:9090 --rpc-length inclusive`
+
+**Exit status:** tells how the call ended
+
+- 0: answered, and cleared normally
+- 3: busy
+- 4: nobody answered
+- 5: failed otherwise before it was answered
+- 6: answered, and did not end normally
+- 1: no connection, or refused by the gateway""",
 )
 def call_command(
     to: str,
@@ -161,7 +160,7 @@ def call_command(
     server_name: str | None = None,
     insecure_no_verify: Annotated[bool, Parameter(negative="")] = False,
     trunk: str = "main",
-    caller: Annotated[str, Parameter(name="--from")] = "",
+    caller: Annotated[str, Parameter(name="--from", show_default=False)] = "",
     play: ExistingFile | None = None,
     record: Path | None = None,
     rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
