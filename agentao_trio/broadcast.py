@@ -1,8 +1,8 @@
 """One publisher that must never wait, any number of readers that may: bounded channels with a policy and a counter.
 
 A reader that falls behind either loses its oldest items (the policy for audio and dashboards, where the newest counts)
-or ends with an error (the policy for a call's events, where a gap would be a lie). Either way the publisher goes on, and
-what was lost is counted.
+or ends with an error (the policy for events, where a gap would be a lie). Either way the publisher goes on, and what
+was lost is counted.
 """
 
 from __future__ import annotations
