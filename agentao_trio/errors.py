@@ -9,7 +9,7 @@ what you did, *broken* is what they did, *end of channel* is the regular end) ca
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import trio
@@ -30,6 +30,7 @@ __all__ = [
     "ConnectionLost",
     "EventsOverrun",
     "LocalProtocolError",
+    "NumbersError",
     "ProtocolError",
     "RemoteProtocolError",
     "SessionClosed",
@@ -115,6 +116,23 @@ class StreamReset(TransportError, trio.BrokenResourceError):
 
 class EventsOverrun(AgentaoError):
     """A reader that asked not to lose any event did not keep up; it has been given all it had room for."""
+
+
+class NumbersError(AgentaoError, ValueError):
+    """A file of numbers to call cannot be used.
+
+    ``problems`` are all of its mistakes, each the line and what is wrong with it; the message tells the first ones.
+    """
+
+    #: How many problems the message tells.
+    TOLD = 10
+
+    def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
+        self.problems = tuple(sorted(problems))
+        lines = [f"line {line}: {what}" for line, what in self.problems[: self.TOLD]]
+        if len(self.problems) > self.TOLD:
+            lines.append(f"and {len(self.problems) - self.TOLD} more")
+        super().__init__("\n".join(lines))
 
 
 class SessionClosed(AgentaoError, trio.ClosedResourceError):
