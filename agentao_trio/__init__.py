@@ -8,6 +8,7 @@ from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.call import ActiveCall, CallEnding
 from agentao_trio.callstate import CallState
 from agentao_trio.client import AgenTaoClient, serve
+from agentao_trio.credentials import ServiceAccount, TokenSource
 from agentao_trio.errors import (
     AgentaoError,
     AuthenticationError,
@@ -69,11 +70,13 @@ __all__ = [
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
+    "ServiceAccount",
     "Session",
     "SessionClosed",
     "SessionState",
     "SessionStatistics",
     "StreamReset",
+    "TokenSource",
     "TransportError",
     "TransportSettings",
     "events",

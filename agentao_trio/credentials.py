@@ -50,6 +50,8 @@ AUDIENCES = ("telequick-api", "clutchcall-api")
 DEFAULT_KEY_ID = "default-key"
 #: Seconds a token is valid for, and for how many of them at most a fresh one takes its place early.
 LIFETIME, RENEWAL_MARGIN = 3600.0, 300.0
+#: Seconds by which the clocks of client and gateway may differ.
+LEEWAY = 5.0
 
 _MAX_FILE = 64 * 1024
 _MAX_TOKEN = 16 * 1024
@@ -365,7 +367,7 @@ class TokenVerifier:
     """
 
     def __init__(
-        self, keys: Iterable[TrustedKey], *, audiences: Collection[str] = AUDIENCES, leeway: float = 0.0
+        self, keys: Iterable[TrustedKey], *, audiences: Collection[str] = AUDIENCES, leeway: float = LEEWAY
     ) -> None:
         self._keys = {(key.private_key_id, key.tenant_id): key.public_key for key in keys}
         self._ids = {key_id for key_id, _ in self._keys}

@@ -45,8 +45,9 @@ Presenter: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 CONFIRM_SECONDS = 1.0
 #: What a stream is reset with, or a connection closed, for want of a good token; the number is ours (section 12).
 CODE_UNAUTHORIZED = 2
-#: How long to sleep at most before looking at the wall clock again, which a suspended machine moves ahead of trio's.
-_LOOK_EVERY = 60.0
+#: A machine that was suspended, or had its clock set, is noticed when its clock is so many seconds ahead of trio's; it
+#: is looked at no less often than that.
+_JUMP = 60.0
 
 #: The slots for the tenant's name. ``"tenant_field"`` puts the token there.
 _TENANT_FIELDS: Mapping[type, str] = MappingProxyType(
@@ -131,8 +132,10 @@ class Authentication:
         self._renewing = trio.Lock()
 
     def _now(self) -> float:
-        """Unix time, not behind the machine's; it advances with trio's clock, so that virtual time ages tokens too."""
-        self._epoch = max(self._epoch, self._wall_clock() - trio.current_time())
+        """Unix time. It advances with trio's clock, so that virtual time ages tokens too."""
+        epoch = self._wall_clock() - trio.current_time()
+        if epoch - self._epoch > _JUMP:
+            self._epoch = epoch
         return self._epoch + trio.current_time()
 
     # -- on a connection ------------------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ class Authentication:
         while True:
             left = self._tokens.renew_at - self._now()
             if left > 0:
-                await trio.sleep(min(max(left, 1.0), _LOOK_EVERY))
+                await trio.sleep(min(max(left, 1.0), _JUMP))
                 continue
             connection = await wait_up()
             try:

@@ -53,6 +53,6 @@ def write_account(path: Path, tenant: str = "acme", **fields: object) -> Path:
     return path
 
 
-def verifier(*tenants: str) -> TokenVerifier:
+def verifier(*tenants: str, leeway: float = 0.0) -> TokenVerifier:
     """Knows the accounts of these tenants."""
-    return TokenVerifier([account(tenant).trusted_key() for tenant in tenants or ("acme",)])
+    return TokenVerifier([account(tenant).trusted_key() for tenant in tenants or ("acme",)], leeway=leeway)

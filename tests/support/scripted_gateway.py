@@ -33,6 +33,9 @@ class ScriptedGateway:
 
     def __init__(self, answer: Answer | None = None, *, form: str = "exclusive") -> None:
         self.requests: list[tuple[MethodId, Any, str]] = []
+        #: The content of streams that carried a token, and what is done with them.
+        self.tokens: list[str] = []
+        self.on_token: Callable[[BidiStream], None] = BidiStream.finish
         self.uplink: list[messages.AudioFrame] = []
         self.uplink_streams = 0
         self.uplinks_finished = 0
@@ -84,6 +87,10 @@ class ScriptedGateway:
         try:
             while chunk := await stream.receive_some():
                 data += chunk
+            if data.startswith(b"eyJ"):
+                self.tokens.append(data.decode())
+                self.on_token(stream)
+                return
             request = decode_request(data)
             method = messages.method_of(request.method_id)
             assert method is not None
