@@ -17,15 +17,24 @@ async def service_nursery() -> AsyncIterator[trio.Nursery]:
     A task that fails still cancels the body.
     """
 
-    async def host(task_status: trio.TaskStatus[trio.Nursery]) -> None:
-        with trio.CancelScope(shield=True):
+    # Not nursery.start: cancelled, it would wait for a task that is beyond cancelling already.
+    shelter = trio.CancelScope(shield=True)
+    services: trio.Nursery | None = None
+    is_open = trio.Event()
+
+    async def host() -> None:
+        nonlocal services
+        with shelter:
             async with trio.open_nursery() as services:
-                task_status.started(services)
+                is_open.set()
                 await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        services = await nursery.start(host)
+        nursery.start_soon(host)
         try:
+            with trio.CancelScope(shield=True):
+                await is_open.wait()
+            assert services is not None  # that is what was waited for
             yield services
         finally:
-            services.cancel_scope.cancel()
+            shelter.cancel()

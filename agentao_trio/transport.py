@@ -217,15 +217,17 @@ class _Attempt:
         connection = side.connection = Connection(
             engine, socket, self._settings, poll=side.poll, handshake_timeout=patience
         )
+        is_wanted = False
         try:
             engine.connect(address, trio.current_time())
             connection._pump()
             nursery.start_soon(side.run)
             await connection._handshake_over.wait()
+            is_wanted = connection._established
         finally:
-            if not connection._established:
+            if not is_wanted:  # perhaps established in the very moment in which we were cancelled
                 await connection.aclose()
-        if connection._established:
+        if is_wanted:
             return connection
         ending = connection._ending
         assert ending is not None
