@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +23,7 @@ from agentao_trio import (
     DialplanAction,
     EventType,
     ServiceAccount,
+    SessionState,
     TokenSource,
     messages,
     open_session,
@@ -315,6 +317,22 @@ async def test_a_renewal_that_is_refused_does_not_end_the_session(autojump_clock
     assert len(shown.tokens) > 3
 
 
+async def test_a_token_that_is_refused_on_a_later_connection_is_presented_again_and_again(
+    autojump_clock: MockClock,
+) -> None:
+    gateway = ScriptedGateway()
+    async with session_on(gateway, credentials=account(), presenter="first_stream") as session:
+        gateway.on_token = lambda stream: stream.abandon(2)
+        assert gateway.connection is not None
+        await gateway.connection.aclose()
+        await trio.sleep(20)
+        assert session.state is SessionState.RECONNECTING
+        assert len(gateway.tokens) > 5
+        gateway.on_token = BidiStream.finish
+        await trio.sleep(10)
+        assert session.state is SessionState.CONNECTED
+
+
 Command = Callable[[Any], Awaitable[Any]]
 COMMANDS: dict[str, tuple[MethodId, Command]] = {
     "originate": (MethodId.Originate, lambda session: session.originate(TO, trunk_id="main")),
@@ -454,6 +472,23 @@ async def test_a_file_that_is_not_there_is_told_before_anything_is_sent() -> Non
     with pytest.raises(AuthenticationError, match="No such file"):
         async with open_session("quic://127.0.0.1:9", credentials="/none/account.json"):
             pass  # pragma: no cover
+
+
+# -- the page that explains it ----------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_how_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "howto" / "authenticate.md"
+    examples = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        exec(compile(example, page, "exec"), {"__name__": "__main__"})
+    assert len(examples) == 5
+    printed = capsys.readouterr().out
+    assert "a call of tenant acme" in printed
+    assert "ERR_UNAUTHORIZED (7)" in printed
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
