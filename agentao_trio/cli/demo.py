@@ -17,10 +17,11 @@ import trio
 
 from agentao_trio.audio import Codec, from_pcm16
 from agentao_trio.call import ActiveCall, CallEnding
+from agentao_trio.cli.running import FAILURE, UsageError, until_signalled
 from agentao_trio.cli.screen import SUMMARY, CallRow, Screen, call_table, state_of
 from agentao_trio.cli.wav import SPEECH, WavRecorder, read_wav
 from agentao_trio.errors import AgentaoError, CallEnded
-from agentao_trio.gateway import open_gateway
+from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.messages import EventType
 from agentao_trio.pacing import ClockStatistics
 from agentao_trio.session import Session, open_session
@@ -111,7 +112,7 @@ class DemoCall:
         """How the call ended, in words."""
         if self.ending is not None:
             return f"{self.ending.q850_cause} {self.ending.cause}"
-        return self.failure or "interrupted"
+        return self.failure or "never placed"
 
     def problems(self, said: bytes) -> Iterator[str]:
         """What does not hold, in words; nothing where all is as it should be."""
@@ -144,17 +145,22 @@ class DemoCall:
     async def run(self, session: Session, said: bytes, screen: Screen, background: trio.Nursery) -> None:
         """Place the call, say ``said`` (PCMU), record what comes back, and see the call to its end.
 
-        What goes wrong with the call is kept for :meth:`problems`; its siblings go on.
+        What goes wrong with the call is kept for :meth:`problems`; its siblings go on. Cancelled, it hangs up.
         """
         try:
-            async with await session.originate(self.plan.number, trunk_id="main", codec=Codec.PCMU) as self.call:
-                screen.step(f"{self.plan.title}: calling {self.plan.number}")
-                background.start_soon(self._follow, self.call, screen)
-                await self._talk(self.call, said, background)
-            self.ending = await self.call.wait_ended()
+            try:
+                async with await session.originate(self.plan.number, trunk_id="main", codec=Codec.PCMU) as self.call:
+                    screen.step(f"{self.plan.title}: calling {self.plan.number}")
+                    background.start_soon(self._follow, self.call, screen)
+                    await self._talk(self.call, said, background)
+            finally:
+                # Leaving the block has hung up, also when this was cancelled; how it ended is known without waiting.
+                self._ended = trio.current_time()
+                if self.call is not None:
+                    with trio.CancelScope(shield=True):
+                        self.ending = await self.call.wait_ended()
         except AgentaoError as error:
             self.failure = str(error)
-        self._ended = trio.current_time()
         screen.step(f"{self.plan.title}: ended, {self.outcome()}")
 
     async def _talk(self, call: ActiveCall, said: bytes, background: trio.Nursery) -> None:
@@ -206,40 +212,59 @@ def speech(seconds: float | None) -> bytes:
 
 
 class Demo:
-    """Ten calls, or more or fewer, and what became of them."""
+    """Ten calls, or more or fewer, and what became of them. Raises UsageError for a directory that cannot be made."""
 
     def __init__(self, *, calls: int, seconds: float | None, directory: Path, screen: Screen) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the directory {directory}: {error.strerror or error}; see --record"
+            ) from None
         self.said = speech(seconds)
-        self.clock: ClockStatistics | None = None
+        self._directory = directory
         self._screen = screen
-        plans = islice(chain(PLANS, repeat(ECHO)), calls)
+        self._clock: ClockStatistics | None = None
         self.calls = [
-            DemoCall(plan, directory / f"{number:02}-{plan.title.replace(' % ', '-percent-').replace(' ', '-')}.wav")
-            for number, plan in enumerate(plans, 1)
+            DemoCall(plan, directory / f"{number:02}-{plan.title.replace('%', 'percent').replace(' ', '-')}.wav")
+            for number, plan in enumerate(islice(chain(PLANS, repeat(ECHO)), calls), 1)
         ]
 
-    async def run(self) -> None:
-        """Start the gateway, connect, and make all the calls at once. Cancelled, it hangs them up and closes."""
-        async with open_gateway() as gateway, open_session(gateway.endpoint, tls=gateway.tls) as session:
-            self._screen.step(f"a gateway is listening on {gateway.endpoint}, and a session with it is open")
+    async def run(self) -> int:
+        """Do it all, and print the summary. Returns the exit status."""
+        # Signals end what the gateway serves, and not the gateway: it has hangups to confirm.
+        async with open_gateway() as gateway:
+            self._screen.step(f"a gateway is listening on {gateway.endpoint}")
+            interrupted = await until_signalled(lambda: self._make_calls(gateway))
+        columns = SUMMARY[:-1] if interrupted else SUMMARY
+        self._screen.console.print(call_table([call.summary(self.said) for call in self.calls], columns))
+        self._tell_recordings()
+        if interrupted:
+            return interrupted
+        self._tell_figures()
+        return FAILURE if self._complain() else 0
+
+    async def _make_calls(self, gateway: Gateway) -> None:
+        async with open_session(gateway.endpoint, tls=gateway.tls) as session:
             try:
                 async with trio.open_nursery() as background:
-                    background.start_soon(self._screen.watch, self.rows)
+                    background.start_soon(self._screen.watch, self._rows)
                     async with trio.open_nursery() as calls:
                         for call in self.calls:
                             calls.start_soon(call.run, session, self.said, self._screen, background)
                     background.cancel_scope.cancel()
             finally:
-                self.clock = session.statistics().clock
+                self._clock = session.statistics().clock
 
-    def rows(self) -> list[CallRow]:
-        """The calls as lines of a table."""
+    def _rows(self) -> list[CallRow]:
         return [call.row() for call in self.calls]
 
-    def report(self) -> bool:
-        """Print the summary; True when everything is as it has to be."""
+    def _tell_recordings(self) -> None:
+        recorded = sum(call.recorded for call in self.calls)
+        self._screen.say(f"Recordings: {recorded} WAV files in {self._directory}{os.sep}")
+
+    def _tell_figures(self) -> None:
         say = self._screen.say
-        self._screen.console.print(call_table([call.summary(self.said) for call in self.calls], SUMMARY))
         ended = [call for call in self.calls if call.ending is not None]
         say(f"Calls ended: {len(ended)} of {len(self.calls)}.")
         echoes = [call for call in self.calls if call.plan.echoes]
@@ -247,16 +272,15 @@ class Demo:
         say(f"Echoes bit-exact: {exact} of {len(echoes)}, {len(self.said)} bytes of speech in each.")
         lost = sum(call.ending.statistics.packets_lost for call in ended if call.ending and not call.plan.lossy)
         say(f"Packets lost where none may get lost: {lost}.")
-        if self.clock is not None:
-            late = (self.clock.lateness_p50, self.clock.lateness_p99, self.clock.lateness_max)
+        if self._clock is not None:
+            late = (self._clock.lateness_p50, self._clock.lateness_p99, self._clock.lateness_max)
             p50, p99, most = (1000 * seconds for seconds in late)
             say(f"The packet clock was late by {p50:.1f} ms (median), {p99:.1f} ms (p99), {most:.1f} ms (at most).")
-        recordings = [call.recording for call in self.calls if call.recorded]
-        if recordings:
-            say(f"Recordings: {len(recordings)} WAV files in {recordings[0].parent}{os.sep}")
+
+    def _complain(self) -> bool:
         failed = [(call, problem) for call in self.calls for problem in call.problems(self.said)]
         for call, problem in failed:
-            say(f"FAILED: {call.plan.title} ({call.plan.number}): {problem}", style="bold red")
+            self._screen.say(f"FAILED: {call.plan.title} ({call.plan.number}): {problem}", style="bold red")
         if not failed:
-            say("Everything is as it has to be.", style="bold green")
-        return not failed
+            self._screen.say("Everything is as it has to be.", style="bold green")
+        return bool(failed)

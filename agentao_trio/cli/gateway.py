@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 from pathlib import Path
@@ -42,29 +43,31 @@ class _CallLog(logging.Handler):
 
 
 async def serve(options: GatewayOptions, screen: Screen) -> None:
-    """Run the gateway until cancelled. Raises :class:`UsageError` for a file that cannot be written."""
+    """Run the gateway until cancelled. Raises :class:`UsageError` for a file that cannot be written, and OSError."""
     log = logging.getLogger("agentao_trio.gateway")
     handler = _CallLog(screen)
-    try:
-        async with open_gateway(
-            host=options.host,
-            port=options.port,
-            names=options.names,
-            settings=GatewaySettings(reply=options.rpc_reply),
-        ) as gateway:
-            _write(options.ca_file, gateway.ca_pem)
-            screen.say(f"Listening on {gateway.endpoint}; the certificate authority is in {options.ca_file}. Call it:")
-            ca = shlex.quote(str(options.ca_file))
-            screen.say(f"  agentao-trio call +15550100001 --gateway {gateway.endpoint} --ca {ca}")
-            screen.say("Ctrl-C ends it. Who answers which number: agentao-trio gateway --numbers")
-            log.addHandler(handler)
-            log.setLevel(logging.INFO)
-            await trio.sleep_forever()
-    except OSError as error:
-        where = f"{options.host} port {options.port}"
-        raise OSError(f"cannot listen on {where}: {error.strerror or error}; choose another --port, or 0") from error
-    finally:
-        log.removeHandler(handler)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            gateway = await stack.enter_async_context(
+                open_gateway(
+                    host=options.host,
+                    port=options.port,
+                    names=options.names,
+                    settings=GatewaySettings(reply=options.rpc_reply),
+                )
+            )
+        except OSError as error:
+            where = f"UDP port {options.port} of {options.host}"
+            raise OSError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from None
+        _write(options.ca_file, gateway.ca_pem)
+        ca = shlex.quote(str(options.ca_file))
+        screen.say(f"Listening on {gateway.endpoint}; its certificate authority is in {options.ca_file}. Call it:")
+        screen.say(f"  agentao-trio call +15550100001 --gateway {gateway.endpoint} --ca {ca}")
+        screen.say("Ctrl-C ends it. Who answers which number: agentao-trio gateway --numbers")
+        log.addHandler(handler)
+        stack.callback(log.removeHandler, handler)
+        log.setLevel(logging.INFO)
+        await trio.sleep_forever()
 
 
 def _write(path: Path, pem: bytes) -> None:

@@ -81,10 +81,15 @@ class OneCall:
             note(f"connecting to {options.endpoint}")
             async with open_session(options.endpoint, tls=options.tls, rpc_length=options.rpc_length) as session:
                 note(f"connected; calling {options.to} on trunk {options.trunk}")
-                async with await self._originate(session) as self._call:
-                    await self._see_through(self._call)
-                self._ending = await self._call.wait_ended()
-        note(f"ended: {self._ending.q850_cause} {self._ending.cause}")
+                try:
+                    async with await self._originate(session) as self._call:
+                        await self._see_through(self._call)
+                finally:
+                    # Leaving the block has hung up, also when cancelled; how it ended is known without waiting.
+                    if self._call is not None:
+                        with trio.CancelScope(shield=True):
+                            self._ending = ending = await self._call.wait_ended()
+                        note(f"ended: {ending.q850_cause} {ending.cause}")
 
     async def _originate(self, session: Session) -> ActiveCall:
         options = self._options
