@@ -24,12 +24,12 @@ IMPURE |= {"threading", "time", "uuid"}
 
 #: What everything below the I/O line may use.
 CORE = ("errors", "envelope", "wire", "messages", "callstate", "dialplan", "audio", "detect", "causes", "events")
-CORE += ("analytics",)
+CORE += ("analytics", "convert", "credentials", "campaign_numbers", "campaign_plan")
 EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
 
-#: What a session is made of.
-CALLS = ("broadcast", "media", "call", "supervise", "inbound", "routing", "rpc", "presenters", "link")
-CALLS += ("commands",)
+#: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
+CLIENT = ("services", "statistics", "broadcast", "handlers", "media", "call", "supervise", "inbound", "routing", "rpc")
+CLIENT += ("presenters", "link", "commands", "session", "client", "campaign")
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS = ("settings", "timers", "sound", "farends", "subscriptions", "leg", "calls", "effects", "commands", "exchange")
 PARTS += ("admission", "control", "inbound", "bulk", "model")
@@ -76,17 +76,13 @@ LAYERS = {
     "realtime": pure(theirs=""),
     "realtime.protocol": pure("errors", theirs="attrs msgspec"),
     "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
-    **{
-        f"gateway.{part}": pure(*CORE, "credentials", *GATEWAY[:index], theirs="attrs audioop")
-        for index, part in enumerate(PARTS)
-    },
+    **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
     "conformance": pure(theirs=""),
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.requirements": pure(*CORE),
     "conformance.report": pure(*CORE, "conformance.requirements", theirs="attrs rich"),
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
-    "broadcast": waits(),
     "_engine": waits("errors", theirs="trio attrs aioquic cryptography certifi"),
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
@@ -95,21 +91,7 @@ LAYERS = {
     "transport": waits(
         "errors", "_connection", "_datagrams", "_engine", "_listener", "_streams", theirs="trio attrs aioquic"
     ),
-    # A call is given a command port, an uplink and the clock; it never sees the session.
-    "media": waits(*CORE, "convert", "broadcast", "pacing"),
-    "call": waits(*CORE, "convert", "media", "broadcast", "transport", "pacing"),
-    "supervise": waits(*CORE, "broadcast", "media"),
-    "inbound": waits(*CORE, "call"),
-    "routing": waits(*CORE, "broadcast", "call", "supervise"),
-    "rpc": waits(*CORE, "transport"),
-    "presenters": waits(*CORE, "credentials", "rpc", "transport"),
-    "link": waits(*CORE, "transport"),
-    "commands": pure(*CORE),
-    "session": waits(*CORE, *CALLS, "transport", "pacing"),
-    "client": waits(*CORE, "session", "call", "broadcast", "pacing"),
-    "campaign": waits(
-        *CORE, "campaign_numbers", "campaign_plan", "session", "call", "broadcast", "handlers", "statistics"
-    ),
+    **{part: waits(*CORE, "pacing", "transport", *CLIENT[:index]) for index, part in enumerate(CLIENT)},
     "store": waits(*CORE),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
     "live.server": waits(*CORE, "live.feed", "live.packets", theirs="trio attrs msgspec h11 wsproto websockets"),
