@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
@@ -158,11 +159,12 @@ class _Reader:
     def _header(self, line: int, cells: list[str]) -> None:
         if "to" not in cells:
             raise _Unreadable(line, _why_no_header(cells))
-        for index, name in enumerate(cells, 1):
-            if not name:
-                self._wrong(line, f"column {index} has no name")
-            elif cells.index(name) != index - 1:
-                self._wrong(line, f"two columns are called {name!r}")
+        mistakes = [f"column {index} has no name" for index, name in enumerate(cells, 1) if not name]
+        mistakes += [
+            f"{count} columns are called {name!r}" for name, count in Counter(cells).items() if name and count > 1
+        ]
+        if mistakes:
+            raise _Unreadable(line, ", ".join(mistakes))
         self._columns = cells
         self._header_line = line
 

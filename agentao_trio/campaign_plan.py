@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -102,6 +102,10 @@ def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) 
         raise ValueError(f"{attribute.name} must be zero or more seconds, not {value}")
 
 
+def _causes(value: Iterable[int]) -> frozenset[int]:
+    return frozenset(value)
+
+
 def _pauses(value: Mapping[int, float]) -> Mapping[int, float]:
     return MappingProxyType(dict(value))
 
@@ -111,7 +115,7 @@ class RetryPolicy:
     """Whether and when a number that was not reached is called again. Pauses are seconds from the end of an attempt."""
 
     #: The Q.850 causes after which a number is called again: busy, no user responding, no answer.
-    causes: frozenset[int] = attrs.field(default=frozenset({17, 18, 19}), converter=frozenset)
+    causes: frozenset[int] = attrs.field(default=frozenset({17, 18, 19}), converter=_causes)
     #: How often a number is called altogether.
     attempts: int = 3
     pause: float = attrs.field(default=60.0, validator=_seconds)
@@ -169,11 +173,11 @@ class Pace:
     def placed(self, now: float, ready_at: float) -> None:
         """A call was placed that could have been placed at ``ready_at``, had it been its turn.
 
-        What was late because the program was busy keeps to the grid, so that the pace holds; what had to wait for room
-        or for its time begins a new one.
+        What was a little late because the program was busy keeps to the grid, so that the pace holds; what had to wait
+        for room or for its time, or was late by half a place, begins a new one.
         """
         due = max(self.next_at, ready_at)
-        self.next_at = (due if now - due < self._interval else now) + self._interval
+        self.next_at = (due if now - due < self._interval / 2 else now) + self._interval
 
 
 # -- the books ------------------------------------------------------------------------------------------------------
