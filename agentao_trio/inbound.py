@@ -25,7 +25,7 @@ import trio
 
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import CallState
-from agentao_trio.errors import CommandError, RemoteProtocolError
+from agentao_trio.errors import CommandError, RemoteProtocolError, SessionClosed
 from agentao_trio.messages import IncomingCallInfo
 
 __all__ = ["InboundCalls"]
@@ -64,6 +64,7 @@ class InboundCalls:
         self._take = take
         self._surfaced: OrderedDict[str, None] = OrderedDict()
         self._wake = trio.Event()
+        self._ended = False
         self._send, self._receive = trio.open_memory_channel[ActiveCall](WAITING_CALLS)
 
     def __aiter__(self) -> InboundCalls:
@@ -83,12 +84,14 @@ class InboundCalls:
         self._wake.set()
 
     def end(self) -> None:
-        """The session is over."""
+        """Take no further calls: the session is over, or being drained. Harmless when repeated."""
+        self._ended = True
         self._send.close()
+        self._wake.set()
 
     async def run(self) -> None:
-        """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled."""
-        while True:
+        """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""
+        while not self._ended:
             for trunk_id in self._trunks:
                 await self._poll(trunk_id)
             if not self.placing and not self.only_listed:
@@ -96,18 +99,21 @@ class InboundCalls:
                     self._surface(call_sid, "")
             with trio.move_on_after(self._interval if self._trunks else float("inf")):
                 await self._wake.wait()
-            self._wake = trio.Event()
+            if not self._ended:
+                self._wake = trio.Event()
 
     async def _poll(self, trunk_id: str) -> None:
         try:
             with trio.move_on_after(self._interval):
                 for info in await self._ask(trunk_id):
                     self._surface(info.call_sid, info.call_from)
+        except SessionClosed:
+            self._ended = True
         except (CommandError, RemoteProtocolError) as error:
             log.warning("asking trunk %s for incoming calls failed: %s", trunk_id, error)
 
     def _surface(self, call_sid: str, caller: str) -> None:
-        if call_sid in self._surfaced:
+        if self._ended or call_sid in self._surfaced:
             return
         if self._send.statistics().current_buffer_used >= WAITING_CALLS:
             self._counts["incoming_postponed"] += 1

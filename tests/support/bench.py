@@ -156,7 +156,7 @@ class Bench:
                     if isinstance(effect, Resume) and effect.previous is not None:
                         subscription.connection_lost(self.now)
                     while subscription.peer is not None and (entry := subscription.next_unsent()) is not None:
-                        subscription.sent(entry, self.now)
+                        subscription.sent(entry)
                         subscription.acknowledged(entry, self.now)
                         self.events[subscription.peer].append(entry.event)
                 case Speak(call):

@@ -80,7 +80,7 @@ async def answering(world: World) -> None:
 
 async def supervising(world: World) -> None:
     async with world.session() as session:
-        world.gateway.place_inbound_call(trunk_id=TRUNK, call_sid="watched")
+        world.gateway.place_inbound_call(trunk_id=TRUNK, call_sid="watched", far_end="hangup")
         await session.answer_incoming_call("watched")
         async with await session.supervise("watched", mode=SuperviseMode.BARGE) as seat:
             await seat.send_audio(SECOND[:320])

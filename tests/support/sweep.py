@@ -29,9 +29,9 @@ HOST, PORT, TRUNK = "gateway.test", 9090, "main"
 ECHO = "+15550100001"
 
 #: Seconds after which whatever an interrupted program left must be gone: longer than it takes to notice a silent peer.
-SETTLE = 6.0
+SETTLE = 10.0
 
-_SETTINGS = GatewaySettings(ring=0.06, talk=0.2, hold_after=0.1, hold_for=0.1)
+_SETTINGS = GatewaySettings(ring=0.06, talk=0.2, patience=3.0, hold_after=0.1, hold_for=0.1)
 
 Kind = Literal["cancel", "sigint"]
 
