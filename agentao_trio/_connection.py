@@ -28,10 +28,10 @@ from typing import Literal
 import attrs
 import trio
 
-from ._datagrams import Address, DatagramSocket, describe
-from ._engine import StockEngine, TransportSettings, events
-from ._streams import BidiStream, Place, ReceiveStream, SendStream
-from .errors import ConnectionLost
+from agentao_trio._datagrams import Address, DatagramSocket, describe
+from agentao_trio._engine import StockEngine, TransportSettings, events
+from agentao_trio._streams import BidiStream, Place, ReceiveStream, SendStream
+from agentao_trio.errors import ConnectionLost
 
 __all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending", "leaving_bare"]
 
@@ -208,9 +208,11 @@ class Connection(trio.abc.AsyncResource):
             self._closing = True
             self._wake_everybody()
             self._pump()
-            with trio.move_on_after(self._settings.close_timeout, shield=True):
-                await self._wait_drained()
-            self._close_now(code, reason)
+            try:
+                with trio.move_on_after(self._settings.close_timeout, shield=True):
+                    await self._wait_drained()
+            finally:  # a shield does not keep Ctrl-C out
+                self._close_now(code, reason)
         else:
             self._closing = True
             if self._ending is None:
@@ -250,12 +252,10 @@ class Connection(trio.abc.AsyncResource):
         peer = describe(self.peer_address)
         said = f" (code {ending.code}{', ' if ending.reason else ''}{ending.reason})"
         if ending.by == "peer":
-            message = f"{peer} closed the connection{said}"
-        elif ending.by == "engine":
-            message = f"the connection to {peer} was given up: {ending.reason}"
-        else:
-            message = f"{peer} does not answer any more"
-        return ConnectionLost(message, code=ending.code, reason=ending.reason)
+            return ConnectionLost(f"{peer} closed the connection{said}", code=ending.code, reason=ending.reason)
+        if ending.by == "engine":
+            return ConnectionLost(f"the connection to {peer} was given up: {ending.reason}", reason=ending.reason)
+        return ConnectionLost(f"{peer} does not answer any more")
 
     @trio.lowlevel.enable_ki_protection
     def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:

@@ -8,6 +8,7 @@ UDP's place, and so that nothing awaits between the engine's decision to send an
 from __future__ import annotations
 
 import socket as stdlib_socket
+import sys
 from typing import Any, Protocol
 
 import trio
@@ -105,13 +106,12 @@ class UdpSocket:
 
 def _forbid_fragmentation(sock: stdlib_socket.socket) -> None:
     # RFC 9000 §14: QUIC's datagrams must not be fragmented. Linux then also tells us when one does not fit the path.
-    # The constants are Linux's; socket does not export them.
+    # The constants are Linux's; the socket module does not export them.
     ip_mtu_discover, ipv6_mtu_discover, pmtudisc_do = 10, 23, 2
-    if hasattr(stdlib_socket, "SO_PRIORITY"):  # Linux
+    if sys.platform == "linux":
+        sock.setsockopt(stdlib_socket.IPPROTO_IP, ip_mtu_discover, pmtudisc_do)
         if sock.family == stdlib_socket.AF_INET6:
             sock.setsockopt(stdlib_socket.IPPROTO_IPV6, ipv6_mtu_discover, pmtudisc_do)
-        else:
-            sock.setsockopt(stdlib_socket.IPPROTO_IP, ip_mtu_discover, pmtudisc_do)
 
 
 async def resolve(host: str, port: int, family: int = 0) -> list[tuple[int, Address]]:

@@ -121,7 +121,7 @@ class TransportSettings:
     unacknowledged bytes of one stream at which ``send_all`` waits. ``max_half_open``: connections a listener keeps
     that the program has not accepted yet; further ones are dropped.
 
-    ``alpn``: PROTOCOL section 1. ``engine="stock"`` switches back to aioquic's behaviour, unread data and all.
+    ``alpn``: PROTOCOL section 1. ``engine="stock"`` switches back to aioquic's behaviour: 128 streams, credit unread.
     """
 
     idle_timeout: float = 60.0

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator
 import attrs
 import trio
 
-from ._connection import BURST, Connection, Ending, leaving_bare
-from ._datagrams import Address, DatagramSocket, open_udp_socket
-from ._engine import FrontDoor, ServerTLS, StockEngine, TransportSettings, server_configuration
+from agentao_trio._connection import BURST, Connection, Ending, leaving_bare
+from agentao_trio._datagrams import Address, DatagramSocket, open_udp_socket
+from agentao_trio._engine import FrontDoor, ServerTLS, StockEngine, TransportSettings, server_configuration
 
 #: Seconds. The client is the one that has to act on a dead path; a server that is as quick would hang up on a client
 #: whose program was busy for a moment.
@@ -207,11 +207,13 @@ class Listener:
     async def _close(self) -> None:
         self._closed = True
         self._arrivals.unpark_all()
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                for connection in tuple(self._connections):
-                    nursery.start_soon(connection.aclose)
-        self._scope.cancel()
+        try:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    for connection in tuple(self._connections):
+                        nursery.start_soon(connection.aclose)
+        finally:  # a shield does not keep Ctrl-C out
+            self._scope.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import trio
 
-from ._engine import StockEngine, TransportSettings
-from .errors import ConnectionLost, StreamReset
+from agentao_trio._engine import StockEngine, TransportSettings
+from agentao_trio.errors import ConnectionLost, StreamReset
 
 __all__ = ["BidiStream", "Owner", "Place", "ReceiveStream", "SendStream"]
 

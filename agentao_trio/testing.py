@@ -24,7 +24,7 @@ from collections.abc import Iterator
 import attrs
 import trio
 
-from .transport import Address
+from agentao_trio.transport import Address
 
 __all__ = ["MemoryNetwork", "MemorySocket", "NetworkStatistics"]
 

@@ -33,12 +33,12 @@ from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfigura
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import AlertDescription
 
-from ._connection import BURST, Connection, ConnectionStatistics, Ending, leaving_bare
-from ._datagrams import Address, DatagramSocket, UdpSocket, describe, open_udp_socket, resolve
-from ._engine import ClientTLS, ServerTLS, TransportSettings, client_configuration, new_engine
-from ._listener import Listener, ListenerStatistics, open_listener
-from ._streams import BidiStream, ReceiveStream, SendStream
-from .errors import ConnectError
+from agentao_trio._connection import BURST, Connection, ConnectionStatistics, Ending, leaving_bare
+from agentao_trio._datagrams import Address, DatagramSocket, UdpSocket, describe, open_udp_socket, resolve
+from agentao_trio._engine import ClientTLS, ServerTLS, TransportSettings, client_configuration, new_engine
+from agentao_trio._listener import Listener, ListenerStatistics, open_listener
+from agentao_trio._streams import BidiStream, ReceiveStream, SendStream
+from agentao_trio.errors import ConnectError
 
 __all__ = [
     "Address",
@@ -247,8 +247,12 @@ class _Attempt:
 
     # -- what was wrong, and what would be right
 
+    def _at(self, address: Address) -> str:
+        number = describe(address)
+        return number if number == self._where else f"{self._where} ({number})"
+
     def _path_verdict(self, error: OSError, address: Address) -> ConnectError:
-        at = f"{self._where} ({describe(address)})"
+        at = self._at(address)
         if isinstance(error, ConnectionRefusedError):
             return ConnectError(f"nobody listens on UDP port {self._port} of {at}; is the gateway running there?")
         if error.errno == errno.EMSGSIZE:
@@ -260,7 +264,7 @@ class _Attempt:
 
     def _silence_verdict(self, address: Address, patience: float) -> ConnectError:
         return ConnectError(
-            f"no answer from {self._where} ({describe(address)}) within {patience:.3g} s; either nothing is there, or "
+            f"no answer from {self._at(address)} within {patience:.3g} s; either nothing is there, or "
             f"a firewall drops UDP, or the path drops datagrams of {SMALLEST_MAX_DATAGRAM_SIZE} bytes (MTU below 1280)"
         )
 

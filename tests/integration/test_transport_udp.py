@@ -20,8 +20,7 @@ from agentao_trio.transport import (
     open_listener,
     open_udp_socket,
 )
-
-from ..support.quic import client_tls, server_tls
+from tests.support.quic import client_tls, server_tls
 
 LOOPBACK = "127.0.0.1"
 

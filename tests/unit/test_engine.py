@@ -27,8 +27,7 @@ from agentao_trio._engine import (
     new_engine,
     server_configuration,
 )
-
-from ..support.quic import HOST, client_tls, server_tls
+from tests.support.quic import HOST, client_tls, server_tls
 
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
 BOTH_ENGINES = pytest.mark.parametrize("kind", ["agentao", "stock"])
@@ -286,6 +285,21 @@ def test_a_long_close_reason_is_cut_between_characters(kind: str) -> None:
     w.exchange()
     assert server.end is not None
     assert server.end.reason_phrase == "é" * (MAX_CLOSE_REASON // 2)
+
+
+def test_the_certificate_and_the_losses_can_be_looked_up() -> None:
+    w = wire("agentao")
+    w.shake_hands()
+    assert "gateway.test" in str(w.client.peer_certificate.extensions)
+    assert w.client.packets_lost == 0
+    settle(w, 1.0)  # the pacer has to have something to give
+    w.lose = lambda: True
+    push(w, 5000)
+    w.exchange()
+    w.lose = lambda: False
+    push(w, 5000)
+    w.run(w.client.is_drained)
+    assert w.client.packets_lost > 0
 
 
 @BOTH_ENGINES

@@ -61,7 +61,8 @@ async def test_a_phase_is_flushed_once_after_all_of_its_members_have_written(aut
                 members.start_soon(take_slots, clock.join(), log, "write", 3)
             nursery.start_soon(clock.run)
         nursery.cancel_scope.cancel()
-    assert [what for what, _ in log.entries] == (["write"] * 50 + ["flush"]) * 2 + ["write"] * 50
+    happened = [what for what, _ in log.entries]
+    assert happened[: 2 * 51 + 50] == (["write"] * 50 + ["flush"]) * 2 + ["write"] * 50
 
 
 async def test_deadlines_do_not_drift(autojump_clock: MockClock) -> None:
