@@ -100,8 +100,8 @@ async def first_stream(connection: Connection, token: str) -> None:
 class Authentication:
     """Who one session says it is, and how it proves it.
 
-    Raises :class:`AuthenticationError` for a service account that cannot be used, and ValueError for a presenter that
-    does not exist, or has nothing to present.
+    ``wall_clock`` gives Unix seconds. Raises :class:`AuthenticationError` for a service account that cannot be used,
+    ValueError for a presenter that does not exist or has nothing to present, and TypeError for other credentials.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Authentication:
             credentials = ServiceAccount.load(credentials)
         if isinstance(credentials, ServiceAccount):
             credentials = TokenSource(credentials)
+        if not isinstance(credentials, TokenSource | None):
+            raise TypeError(f"credentials are a {type(credentials).__name__}; expected a path or a ServiceAccount")
         if not callable(presenter) and presenter not in ("none", "first_stream", "tenant_field"):
             raise ValueError(
                 f"presenter is {presenter!r}; expected 'none', 'first_stream', 'tenant_field' or a function"

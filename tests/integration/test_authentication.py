@@ -32,6 +32,7 @@ from agentao_trio.credentials import LEEWAY
 from agentao_trio.gateway import GatewaySettings, Trunk
 from agentao_trio.gateway.model import Silence
 from agentao_trio.messages import ErrorCode, MethodId
+from agentao_trio.presenters import Authentication
 from agentao_trio.testing import MemoryNetwork
 from agentao_trio.transport import BidiStream, Connection
 from tests.support.accounts import account, private_pem, verifier, write_account
@@ -333,6 +334,37 @@ async def test_a_token_that_is_refused_on_a_later_connection_is_presented_again_
         assert session.state is SessionState.CONNECTED
 
 
+async def test_a_machine_that_was_suspended_presents_a_new_token_when_it_wakes_up(autojump_clock: MockClock) -> None:
+    asleep = 0.0
+    shown = Shown()
+    tokens = TokenSource(account(), lifetime=3600)
+    authentication = Authentication(tokens, shown, wall_clock=lambda: 1_700_000_000 + trio.current_time() + asleep)
+    async with session_on(ScriptedGateway()) as session, trio.open_nursery() as nursery:
+        connection = await session._link.wait_up()
+        await authentication.connected(connection)
+        nursery.start_soon(authentication.keep_fresh, session._link.wait_up)
+        await trio.sleep(600)
+        assert len(shown.tokens) == 1
+        asleep = 8 * 3600.0  # during which trio's clock stood still
+        await trio.sleep(61)
+        assert len(shown.tokens) == 2
+        assert claims_of(shown.tokens[1])["iat"] > claims_of(shown.tokens[0])["exp"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_waiting_for_the_gateways_opinion_can_be_cancelled(autojump_clock: MockClock) -> None:
+    gateway = ScriptedGateway()
+    gateway.on_token = lambda stream: None
+    network = MemoryNetwork()
+    async with serving(gateway, network) as where:
+        with trio.move_on_after(0.5) as scope:
+            async with open_session(**where, credentials=account(), presenter="first_stream"):
+                pass  # pragma: no cover
+        assert scope.cancelled_caught
+        assert len(gateway.tokens) == 1
+        assert trio.current_time() - scope.deadline < 0.2
+
+
 Command = Callable[[Any], Awaitable[Any]]
 COMMANDS: dict[str, tuple[MethodId, Command]] = {
     "originate": (MethodId.Originate, lambda session: session.originate(TO, trunk_id="main")),
@@ -465,6 +497,12 @@ async def test_a_reset_stream_is_a_refusal_only_where_repeating_does_no_harm(
 async def test_presenters_that_make_no_sense(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         async with open_session("quic://127.0.0.1:9", **options):
+            pass  # pragma: no cover
+
+
+async def test_credentials_of_another_kind() -> None:
+    with pytest.raises(TypeError, match="credentials are a dict; expected a path or a ServiceAccount"):
+        async with open_session("quic://127.0.0.1:9", credentials={"private_key": "x"}):  # type: ignore[arg-type]
             pass  # pragma: no cover
 
 
