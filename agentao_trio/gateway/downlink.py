@@ -204,7 +204,7 @@ class Downlink:
             return True  # on to another stream, with whatever comes first now
         except _GONE:
             return False
-        subscription.sent(entry, now)
+        subscription.sent(entry)
         return True
 
     def release(self, subscription: Subscription, now: float) -> None:

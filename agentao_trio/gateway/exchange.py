@@ -185,7 +185,7 @@ class Exchange:
         self._effects.append(Resume(subscription, previous))
 
     def _replace(self, old: Subscription, new: Subscription, now: float) -> None:
-        new.adopt(old, now)
+        new.adopt(old)
         for call in self.calls.values():
             call.audience = [new if each is old else each for each in call.audience]
             if call.listener is old:

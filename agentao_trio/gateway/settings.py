@@ -87,8 +87,8 @@ class GatewaySettings:
     #: oldest goes.
     event_window: float = 120.0
     max_events: int = 10_000
-    #: A hangup written less than this before its stream was reset may have been thrown away by the peer although its
-    #: bytes were acknowledged. It is sent again.
+    #: A hangup whose bytes were acknowledged less than this before its stream was reset, or its connection lost, may
+    #: have been thrown away by the peer all the same. It is sent again.
     replay_grace: float = 0.25
     #: Packets per call that wait to be heard by the far end, 20 ms each. Newer ones are dropped.
     max_uplink_packets: int = 1_500

@@ -12,9 +12,10 @@ have it. Whoever writes to the network reports back: :meth:`Subscription.sent` w
 * the *connection* is gone. Everything that was not acknowledged is sent again, in order, as soon as a connection
   subscribes with the same client id.
 
-Acknowledged bytes may still not have reached the peer's program: a peer that has stopped a stream acknowledges and
-throws away what is on its way. A hangup that was written less than a grace period before the reset is therefore sent
-again as well. Peers recognise replays by the call, the type and the timestamp.
+Acknowledged bytes may still not have reached the peer's program: a peer that has stopped a stream, or is closing,
+acknowledges and throws away what is on its way, and the word of it may get lost and come later. A hangup that was
+acknowledged less than a grace period before either is therefore sent again as well. Peers recognise replays by the
+call, the type and the timestamp.
 
 Entries older than the event window are dropped, and the oldest ones when there are too many; both are counted.
 """
@@ -53,8 +54,7 @@ class Entry:
 
     event: CallEvent
     emitted_at: float
-    sent_at: float = 0.0
-    acknowledged: bool = False
+    acknowledged_at: float | None = None
 
     @property
     def is_hangup(self) -> bool:
@@ -115,41 +115,39 @@ class Subscription:
     def next_unsent(self) -> Entry | None:
         return self._unsent[0] if self._unsent else None
 
-    def sent(self, entry: Entry, now: float) -> None:
+    def sent(self, entry: Entry) -> None:
         """The entry from :meth:`next_unsent` was written."""
         first = self._unsent.popleft()
         assert first is entry
-        entry.sent_at = now
         self._sent.append(entry)
 
     def acknowledged(self, entry: Entry, now: float) -> None:
         """The peer's QUIC stack has the entry. Harmless for one that is no longer kept."""
-        entry.acknowledged = True
+        entry.acknowledged_at = now
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        while self._sent and self._sent[0].acknowledged and not self._in_doubt(self._sent[0], now):
+        while self._sent and self._has_arrived(self._sent[0], now):
             self._sent.popleft()
 
-    def _in_doubt(self, entry: Entry, now: float) -> bool:
-        return entry.is_hangup and (not entry.acknowledged or now - entry.sent_at < self._grace)
+    def _has_arrived(self, entry: Entry, now: float) -> bool:
+        """Whether the peer's program surely has it."""
+        grace = self._grace if entry.is_hangup else 0.0
+        return entry.acknowledged_at is not None and now - entry.acknowledged_at >= grace
 
     def stream_lost(self, now: float) -> None:
         """The stream that carried the sent entries was reset; their connection lives."""
-        doubtful = [entry for entry in self._sent if self._in_doubt(entry, now)]
-        self._sent.clear()
-        self._send_again(doubtful)
+        self._send_again([entry for entry in self._sent if entry.is_hangup and not self._has_arrived(entry, now)])
 
     def connection_lost(self, now: float) -> None:
         """The connection that carried the sent entries is gone, or is no longer this subscription's."""
         self.expire(now)
-        unconfirmed = [entry for entry in self._sent if not entry.acknowledged]
-        self._sent.clear()
-        self._send_again(unconfirmed)
+        self._send_again([entry for entry in self._sent if not self._has_arrived(entry, now)])
 
     def _send_again(self, entries: list[Entry]) -> None:
+        self._sent.clear()
         for entry in entries:
-            entry.acknowledged = False
+            entry.acknowledged_at = None
         self._unsent.extendleft(reversed(entries))
 
     def expire(self, now: float) -> None:
@@ -157,12 +155,12 @@ class Subscription:
         self._settle(now)
         for entries in (self._sent, self._unsent):
             while entries and now - entries[0].emitted_at > self._window:
-                if not entries.popleft().acknowledged:
+                if entries.popleft().acknowledged_at is None:
                     self._dropped(1)
 
-    def adopt(self, other: Subscription, now: float) -> None:
+    def adopt(self, other: Subscription) -> None:
         """Take over what waits for ``other``, as if it had been for this client id from the start."""
         while (entry := other.next_unsent()) is not None:
-            other.sent(entry, now)
+            other.sent(entry)
             self._unsent.append(Entry(attrs.evolve(entry.event, client_id=self.client_id), entry.emitted_at))
         other._sent.clear()
