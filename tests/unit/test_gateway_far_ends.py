@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from agentao_trio import messages as m
@@ -240,3 +243,21 @@ def test_no_two_rows_share_a_number() -> None:
         for number in numbers
         if number != row.number[:-2]
     )
+
+
+def test_the_reference_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "far-ends.md").read_text(encoding="utf-8")
+    for row in FAR_ENDS:
+        parameter = f";{row.parameter}=" if row.parameter else ""
+        assert f"| `{row.number}` | `sip:{row.name}@…{parameter}` | {row.happens} |" in page
+
+
+def test_the_reference_page_has_the_times() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "far-ends.md").read_text(encoding="utf-8")
+    for names, defaults in re.findall(r"^\| (`[a-z_`, ]+`) \| ([0-9., ]+) \|", page, re.MULTILINE):
+        for name, default in zip(re.findall("[a-z_]+", names), default_values(defaults), strict=True):
+            assert getattr(GatewaySettings(), name) == default
+
+
+def default_values(cell: str) -> list[float]:
+    return [float(each) for each in cell.split(",")]
