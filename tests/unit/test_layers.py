@@ -24,12 +24,12 @@ IMPURE |= {"threading", "time", "uuid"}
 
 #: What everything below the I/O line may use.
 CORE = ("errors", "envelope", "wire", "messages", "callstate", "dialplan", "audio", "detect", "causes", "events")
-CORE += ("analytics", "convert", "credentials", "campaign_numbers", "campaign_plan")
+CORE += ("analytics", "convert", "wav", "tracks", "credentials", "campaign_numbers", "campaign_plan")
 EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
 
 #: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
-CLIENT = ("services", "statistics", "broadcast", "handlers", "media", "call", "supervise", "inbound", "routing", "rpc")
-CLIENT += ("presenters", "link", "commands", "session", "client", "campaign")
+CLIENT = ("services", "statistics", "broadcast", "handlers", "media", "playout", "recording", "call_audio", "call")
+CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "session", "client", "campaign")
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS = ("settings", "timers", "sound", "farends", "subscriptions", "leg", "calls", "effects", "commands", "exchange")
 PARTS += ("admission", "control", "inbound", "bulk", "model")
@@ -61,6 +61,8 @@ LAYERS = {
     "messages": pure("wire", "envelope", "errors"),
     "audio": pure("wire", "errors", theirs="attrs audioop"),
     "convert": pure("audio", "errors", theirs="attrs numpy soxr"),
+    "wav": waits("audio", theirs="attrs audioop"),  # it blocks, and is for a thread
+    "tracks": pure("audio", "convert", theirs="audioop"),
     "detect": pure("audio", theirs="attrs audioop"),
     "callstate": pure("messages", "errors"),
     "dialplan": pure("messages", "errors"),
@@ -91,7 +93,10 @@ LAYERS = {
     "transport": waits(
         "errors", "_connection", "_datagrams", "_engine", "_listener", "_streams", theirs="trio attrs aioquic"
     ),
-    **{part: waits(*CORE, "pacing", "transport", *CLIENT[:index]) for index, part in enumerate(CLIENT)},
+    **{
+        part: waits(*CORE, "pacing", "transport", *CLIENT[:index], theirs="trio attrs audioop")
+        for index, part in enumerate(CLIENT)
+    },
     "store": waits(*CORE),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
     "live.server": waits(*CORE, "live.feed", "live.packets", theirs="trio attrs msgspec h11 wsproto websockets"),

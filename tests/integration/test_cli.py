@@ -1,0 +1,307 @@
+"""The command line as a user meets it: what it prints, what it says about mistakes, and its exit status.
+
+Most commands run in this process, by the function that the console script calls; signals need a process of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentao_trio import __version__
+from agentao_trio.cli import app
+from agentao_trio.cli.one_call import exit_status
+from agentao_trio.cli.wav import SPEECH
+from tests.integration.conftest import GatewayProcess
+
+Run = Callable[..., tuple[int, str, str]]
+
+HANGS_UP, BUSY, NO_RESPONSE, REFUSED = "+15550100016", "+15550100017", "+15550100018", "+15550100403"
+ENDS_WITH_38, FAILS_WITH_41 = "+15550100638", "+15550100741"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a directory of its own; returns exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = app(arguments) or 0
+        except SystemExit as end:
+            status = int(str(end.code or 0))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def call(run: Run, gateway_process: GatewayProcess) -> Run:
+    """``agentao-trio call`` against a gateway in another process."""
+    ours = ("--gateway", gateway_process.endpoint, "--ca", str(gateway_process.ca))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        return run("call", *arguments, *ours)
+
+    return call
+
+
+def wav_file(path: Path, *, seconds: float = 0.4, rate: int = 8000, channels: int = 1, width: int = 2) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(bytes(round(seconds * rate) * channels * width))
+    return path
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_package_s(run: Run) -> None:
+    assert run("--version") == (0, f"agentao-trio {__version__}\n", "")
+
+
+def test_no_command_at_all_shows_the_help(run: Run) -> None:
+    assert run() == run("--help")
+
+
+@pytest.mark.parametrize("command", ["", "demo", "gateway", "call"])
+def test_help_has_examples_and_tells_the_exit_statuses(command: str, run: Run) -> None:
+    status, out, err = run(*command.split(), "--help")
+    assert (status, err) == (0, "")
+    assert "Examples" in out
+    assert "Exit status" in out
+
+
+def test_the_reference_page_knows_every_option(run: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
+    for command in ("demo", "gateway", "call"):
+        options = set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) - {"--live"}
+        section = page.partition(f"## `agentao-trio {command}")[2].partition("\n## ")[0]
+        assert options - set(re.findall(r"--[a-z-]+", section)) == set(), command
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(shell: str, run: Run, tmp_path: Path) -> None:
+    status, _, err = run("--install-completion", "--shell", shell, "--output", str(tmp_path / "completion"))
+    assert (status, err) == (0, "")
+    assert "agentao-trio" in (tmp_path / "completion").read_text()
+
+
+def test_every_far_end_and_its_number_is_listed(run: Run) -> None:
+    status, out, _ = run("gateway", "--numbers")
+    assert status == 0
+    assert all(number in out for number in ("+15550100001", HANGS_UP, BUSY, "+155501001rr"))
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "an unknown command": (["dmeo"], "demo"),
+    "an unknown option": (["demo", "--cals", "3"], "--cals"),
+    "a number out of range": (["demo", "--calls", "0"], "Must be >= 1"),
+    "no number to call": (["call", "--gateway", "quic://127.0.0.1:1"], "TO"),
+    "no gateway": (["call", "+1555"], "--gateway"),
+    "another scheme": (["call", "+1555", "--gateway", "https://127.0.0.1:9090"], "expected quic://HOST:PORT"),
+    "no port": (["call", "+1555", "--gateway", "quic://127.0.0.1"], "expected quic://HOST:PORT"),
+    "not a number": (["call", "5550", "--gateway", "quic://127.0.0.1:1"], "E.164"),
+    "no such WAV": (["call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "no.wav"], "no.wav"),
+    "no such CA": (["call", "+1555", "--gateway", "quic://127.0.0.1:1", "--ca", "no.pem"], "no.pem"),
+    "an unknown convention": (["call", "+1", "--gateway", "quic://h:1", "--rpc-length", "both"], "inclusive"),
+    "a directory that cannot be": (["demo", "--record", "/dev/null/recordings"], "--record"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "hint"), MISTAKES.values(), ids=list(MISTAKES))
+def test_a_mistake_is_named_in_one_line_with_status_2(arguments: list[str], hint: str, run: Run) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert hint in err
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "width", "told"),
+    [
+        (44_100, 2, 2, "44100 Hz, 16 bit, stereo"),
+        (16_000, 1, 2, "16000 Hz, 16 bit, mono"),
+        (8_000, 1, 1, "8000 Hz, 8 bit, mono"),
+        (8_000, 6, 2, "8000 Hz, 16 bit, 6 channels"),
+    ],
+)
+def test_a_wav_file_of_another_kind_is_refused_with_the_command_that_converts_it(
+    rate: int, channels: int, width: int, told: str, run: Run, tmp_path: Path
+) -> None:
+    wav_file(tmp_path / "my hello.wav", rate=rate, channels=channels, width=width)
+    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "my hello.wav")
+    assert status == 2
+    assert told in err
+    assert "sox 'my hello.wav' -r 8000 -c 1 -b 16 -e signed-integer 'my hello-8k.wav'" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all, whatever its name says" * 3])
+def test_a_file_that_is_no_wav_is_refused(content: bytes, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "hello.wav").write_bytes(content)
+    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "hello.wav")
+    assert status == 2
+    assert "hello.wav is not a PCM WAV file" in err
+
+
+def test_a_wav_file_without_audio_is_refused(run: Run, tmp_path: Path) -> None:
+    wav_file(tmp_path / "hello.wav", seconds=0)
+    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "hello.wav")
+    assert status == 2
+    assert "contains no audio" in err
+
+
+def test_a_recording_that_cannot_be_written_is_told_before_the_call(run: Run, gateway_process: GatewayProcess) -> None:
+    status, out, err = run("call", HANGS_UP, "--gateway", gateway_process.endpoint, "--record", "/dev/null/reply.wav")
+    assert (status, out) == (2, "")
+    assert "cannot write /dev/null/reply.wav" in err
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_gateway_that_is_not_there(run: Run) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    status, _, err = run("call", "+1555", "--gateway", f"quic://127.0.0.1:{port}")
+    assert status == 1
+    assert f"nobody listens on UDP port {port}" in err
+
+
+def test_a_certificate_that_is_not_trusted(run: Run, gateway_process: GatewayProcess) -> None:
+    status, _, err = run("call", HANGS_UP, "--gateway", gateway_process.endpoint)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "give the gateway's CA with --ca" in err
+
+
+def test_a_certificate_for_another_name(call: Run) -> None:
+    status, _, err = call(HANGS_UP, "--server-name", "gateway.example")
+    assert status == 1
+    assert "is not for 'gateway.example'" in err
+
+
+def test_a_ca_file_that_is_none(run: Run, gateway_process: GatewayProcess, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("-----BEGIN NOTHING-----")
+    status, _, err = run("call", HANGS_UP, "--gateway", gateway_process.endpoint, "--ca", "ca.pem")
+    assert status == 1
+    assert "ca.pem" in err
+    assert "PEM" in err
+
+
+def test_a_call_that_the_gateway_refuses(call: Run) -> None:
+    status, _, err = call(REFUSED)
+    assert status == 1
+    assert "ERR_RATE_LIMITED" in err
+
+
+def test_a_port_that_is_taken(run: Run) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        status, _, err = run("gateway", "--port", str(port))
+    assert status == 1
+    assert f"cannot listen on UDP port {port} of 127.0.0.1" in err
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_plays_and_records(call: Run, tmp_path: Path) -> None:
+    with wave.open(str(SPEECH), "rb") as speech:
+        wav_file(tmp_path / "hello.wav", seconds=0)
+        with wave.open(str(tmp_path / "hello.wav"), "wb") as hello:
+            hello.setparams(speech.getparams())
+            hello.writeframes(speech.readframes(4000))
+    status, out, err = call("+15550100001", "--play", "hello.wav", "--record", "sub/reply.wav", "--tail", "0.3")
+    assert (status, err) == (0, "")
+    assert "answered; playing 0.5 s of audio" in out
+    assert "ended: 16 Normal call clearing" in out
+    assert "The gateway counted 25 packets from us, 25 to us, 0 lost" in out
+    with wave.open(str(tmp_path / "sub" / "reply.wav")) as reply:
+        assert (reply.getframerate(), reply.getsampwidth(), reply.getnchannels()) == (8000, 2, 1)
+        assert reply.getnframes() == 4000
+        assert any(reply.readframes(4000))
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "ending"),
+    [
+        (HANGS_UP, 0, "16 Normal call clearing"),
+        (BUSY, 3, "17 User busy"),
+        (NO_RESPONSE, 4, "18 No user responding"),
+        (FAILS_WITH_41, 5, "41 Temporary failure"),
+        (ENDS_WITH_38, 6, "38 Network out of order"),
+    ],
+)
+def test_the_exit_status_tells_how_the_call_ended(number: str, status: int, ending: str, call: Run) -> None:
+    actual, out, err = call(number)
+    assert (actual, err) == (status, "")
+    assert f"ended: {ending}" in out
+
+
+def test_a_call_that_nobody_answers_in_time_is_hung_up(call: Run) -> None:
+    status, out, _ = call("+15550100019", "--timeout", "0.2")
+    assert status == 4
+    assert "nobody answered within 0.2 s" in out
+
+
+def test_a_call_that_lasts_too_long_is_hung_up(call: Run) -> None:
+    status, out, _ = call("+15550100002", "--max-duration", "0.4", "--record", "tone.wav")
+    assert status == 0
+    assert "ended: 16" in out
+    assert "Recorded" in out
+
+
+@pytest.mark.parametrize("option", [("--rpc-length", "inclusive"), ("--insecure-no-verify",), ("--from", "+15550107")])
+def test_options_that_change_how_the_gateway_is_spoken_to(option: tuple[str, ...], call: Run) -> None:
+    assert call(BUSY, *option)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("cause", "answered", "status"),
+    [(16, True, 0), (31, True, 0), (0, True, 0), (17, False, 3), (16, False, 4), (20, False, 4), (1, False, 5)],
+)
+def test_every_cause_has_its_exit_status(cause: int, answered: bool, status: int) -> None:
+    assert exit_status(cause, answered=answered) == status
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_hangs_up_and_leaves_a_whole_recording(
+    number: signal.Signals, status: int, gateway_process: GatewayProcess, tmp_path: Path
+) -> None:
+    record = tmp_path / "tone.wav"
+    ours = ["--gateway", gateway_process.endpoint, "--ca", str(gateway_process.ca), "--record", str(record)]
+    command = [sys.executable, "-u", "-m", "agentao_trio", "call", "+15550100002", *ours]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        before = ""
+        while "packets" not in before:
+            before = process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert "ended: 16 Normal call clearing" in out
+    assert err == "stopping: hanging up and closing\n"
+    with wave.open(str(record)) as tone:
+        assert tone.getnframes() > 8000

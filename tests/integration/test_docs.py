@@ -1,0 +1,87 @@
+"""The documentation is run: every Python block as a program, every command line through the parser.
+
+Blocks are run as they stand, against a gateway in another process. What stands for something of the reader's own is
+replaced: the address of the gateway and the file of its certificate authority.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentao_trio
+from agentao_trio import ClientTLS
+from agentao_trio.cli import app
+from tests.integration.conftest import GatewayProcess
+
+ROOT = Path(__file__).parents[2]
+#: Pages whose programs another test runs, with what they need.
+ELSEWHERE = {"authenticate.md"}
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """(page and number, text) of all blocks in ``language``."""
+    for page in PAGES:
+        found = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for number, text in enumerate(found, 1):
+            yield f"{page.name} {number}", text
+
+
+PROGRAMS = {name: text for name, text in blocks("python") if name.split()[0] not in ELSEWHERE}
+COMMANDS = sorted({line for _, text in blocks("sh") for line in text.splitlines() if line.startswith("agentao-trio ")})
+#: What some programs print. The others only have to run.
+PRINTED = {
+    "place-a-call.md 1": ["16 Normal call clearing"],
+    "place-a-call.md 2": ["+15550100017 ended with cause 17", "+15550100403 was refused with code 3 - try again: True"],
+    "place-a-call.md 3": ["+15550100017 did not answer: 17", "+15550100001 was greeted: 25 packets"],
+    "place-a-call.md 4": ["CallState.ANSWERED"],
+}
+
+
+def test_there_is_something_to_run() -> None:
+    assert "README.md 1" in PROGRAMS
+    assert len(COMMANDS) >= 3
+    assert set(PRINTED) <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_of_the_documentation_runs(
+    name: str, gateway_process: GatewayProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = PROGRAMS[name]
+    for address in ("quic://127.0.0.1:9090", "quic://gateway.example:9090"):
+        program = program.replace(address, gateway_process.endpoint)
+    program = program.replace('"ca.pem"', repr(str(gateway_process.ca)))
+    if name.startswith("README"):
+        # The reader's gateway has a certificate that everybody trusts, and a far end that hangs up some day.
+        trusting = functools.partial(agentao_trio.open_session, tls=ClientTLS(ca=gateway_process.ca))
+        monkeypatch.setattr(agentao_trio, "open_session", trusting)
+        program = program.replace("+15550100001", "+15550100016")
+    exec(compile(program, name, "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    for expected in PRINTED.get(name, ()):
+        assert expected in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_documentation_is_one(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.pem").touch()
+    with wave.open("hello.wav", "wb") as hello:
+        hello.setparams((1, 2, 8000, 0, "NONE", ""))
+    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
