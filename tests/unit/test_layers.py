@@ -23,15 +23,47 @@ IMPURE = OTHER_LOOPS | {"os", "queue", "random", "secrets", "select", "signal", 
 IMPURE |= {"threading", "time", "uuid"}
 
 #: What everything below the I/O line may use.
-CORE = ("errors", "envelope", "wire", "messages", "callstate", "dialplan", "audio", "detect", "causes", "events")
+CORE: tuple[str, ...] = (
+    "errors",
+    "envelope",
+    "wire",
+    "messages",
+    "callstate",
+    "dialplan",
+    "audio",
+    "detect",
+    "causes",
+    "events",
+)
 CORE += ("analytics", "convert", "wav", "tracks", "credentials", "campaign_numbers", "campaign_plan")
 EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
 
 #: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
-CLIENT = ("services", "statistics", "broadcast", "handlers", "media", "playout", "recording", "call_audio", "call")
+CLIENT: tuple[str, ...] = (
+    "services",
+    "statistics",
+    "broadcast",
+    "handlers",
+    "media",
+    "playout",
+    "recording",
+    "call_audio",
+    "call",
+)
 CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "session", "client", "campaign")
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
-PARTS = ("settings", "timers", "sound", "farends", "subscriptions", "leg", "calls", "effects", "commands", "exchange")
+PARTS: tuple[str, ...] = (
+    "settings",
+    "timers",
+    "sound",
+    "farends",
+    "subscriptions",
+    "leg",
+    "calls",
+    "effects",
+    "commands",
+    "exchange",
+)
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 
