@@ -455,13 +455,14 @@ class Connection(trio.abc.AsyncResource):
         """The transmit task: ends when the connection is over. To be run shielded."""
         while self._ending is None:
             with trio.CancelScope(deadline=self._deadline) as self._timer:
-                if not self._dirty:
-                    await self._transmit.wait()
+                while self._ending is None:
+                    if self._dirty:
+                        self._pump()
+                    else:
+                        await self._transmit.wait()
             self._timer = None
             if trio.current_time() >= self._deadline:
                 self._on_alarm()
-            elif self._dirty:
-                self._pump()
 
     # -- the end
 

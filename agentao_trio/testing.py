@@ -199,7 +199,7 @@ class MemorySocket:
         self._network._send(self, data, to)
 
     def receive(self) -> tuple[bytes, Address]:
-        if not self._arrivals or self._arrivals[0][0] > trio.current_time():
+        if not self._is_readable():
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         what = heapq.heappop(self._arrivals)[2]
         if isinstance(what, OSError):
@@ -207,13 +207,19 @@ class MemorySocket:
         return what
 
     async def wait_readable(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while not self._arrivals or self._arrivals[0][0] > trio.current_time():
+        if self._is_readable():
+            await trio.lowlevel.checkpoint()
+            return
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._is_readable():
             if self._closed:
                 raise trio.ClosedResourceError("this socket was closed")
             due = self._arrivals[0][0] if self._arrivals else float("inf")
             with trio.CancelScope(deadline=due):
                 await self._changed.park()
+
+    def _is_readable(self) -> bool:
+        return bool(self._arrivals) and self._arrivals[0][0] <= trio.current_time()
 
     def close(self) -> None:
         if not self._closed:
