@@ -90,7 +90,7 @@ class Step(Enum):
     ANSWERED = "answered"
     #: One attempt is over; ``outcome`` and ``cause`` tell how.
     ENDED = "ended"
-    #: The number will be called again, at ``retry_at``.
+    #: The number will be called again, at ``retry_at``, because of how the attempt ended.
     WAITING = "waiting"
     #: The number has its ``outcome``: it was reached, or given up.
     FINISHED = "finished"
@@ -302,18 +302,17 @@ class Campaign:
         if self._plan.calling >= self._max_concurrent:
             self._room_since = now
         retry_at = self._plan.ended(turn, attempt, now)
-        self._tell(
-            Step.ENDED,
-            turn.row,
-            attempt=turn.attempt,
-            call_sid=attempt.call_sid,
-            outcome=attempt.outcome,
-            cause=attempt.cause,
-            meaning=attempt.meaning,
-            error=attempt.error,
-        )
+        facts = {
+            "attempt": turn.attempt,
+            "call_sid": attempt.call_sid,
+            "outcome": attempt.outcome,
+            "cause": attempt.cause,
+            "meaning": attempt.meaning,
+            "error": attempt.error,
+        }
+        self._tell(Step.ENDED, turn.row, **facts)
         if retry_at is not None:
-            self._tell(Step.WAITING, turn.row, attempt=turn.attempt, retry_at=self._since_began(retry_at))
+            self._tell(Step.WAITING, turn.row, retry_at=self._since_began(retry_at), **facts)
         self._finish_if_done(turn.index)
         self._changed.unpark_all()
 

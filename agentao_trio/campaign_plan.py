@@ -33,6 +33,7 @@ __all__ = [
     "RetryPolicy",
     "RowResult",
     "Turn",
+    "counted_lines",
     "outcome_lines",
 ]
 
@@ -228,7 +229,13 @@ class OutcomeLine:
 
 def outcome_lines(results: Sequence[RowResult]) -> tuple[OutcomeLine, ...]:
     """The outcomes by Q.850 cause, the most frequent first. Rows in progress are left out."""
-    counts = Counter((result.outcome, result.cause, result.meaning) for result in results if result.outcome is not None)
+    return counted_lines(
+        Counter((result.outcome, result.cause, result.meaning) for result in results if result.outcome is not None)
+    )
+
+
+def counted_lines(counts: Counter[tuple[Outcome, int | None, str]]) -> tuple[OutcomeLine, ...]:
+    """The same from counts of (outcome, cause, meaning), kept while a campaign is running."""
     return tuple(
         OutcomeLine(outcome=outcome, cause=cause, meaning=meaning, numbers=numbers)
         for (outcome, cause, meaning), numbers in counts.most_common()

@@ -1,4 +1,4 @@
-"""The command line: ``agentao-trio demo``, ``gateway`` and ``call``.
+"""The command line: ``agentao-trio demo``, ``gateway``, ``call`` and ``campaign``.
 
 What a user got wrong is told in one line that names it and says what would be right, with exit status 2; what went
 wrong elsewhere, likewise, with 1. Neither shows a traceback. Ctrl-C and SIGTERM end in order: calls are hung up, files
@@ -16,6 +16,7 @@ from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
+from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
 from agentao_trio.cli.one_call import CallOptions, OneCall
@@ -207,6 +208,97 @@ def call_command(
         call = OneCall(options, Screen(output))
         received = await until_signalled(call.run)
         status = call.report()
+        return received or status
+
+    return run(command)
+
+
+@app.command(
+    name="campaign",
+    help_epilogue="""\
+**Examples**
+
+- `agentao-trio campaign numbers.csv --gateway quic://127.0.0.1:9090 --ca ca.pem --play hello.wav`
+- `agentao-trio campaign numbers.csv --gateway quic://127.0.0.1:9090 --calls-per-second 5 --max-concurrent 50
+  --attempts 3 --retry 17,18,19 --retry-after 5m,17=30s --report outcomes.csv`
+
+**Exit status:** 0 when every number was reached or given up by the policy; 1 when some were refused, lost or of unknown
+outcome, or for no connection; 2 for a mistake in the file of numbers too, and then nobody was called""",
+)
+def campaign_command(
+    numbers: ExistingFile,
+    /,
+    *,
+    gateway: str,
+    ca: ExistingFile | None = None,
+    server_name: str | None = None,
+    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False,
+    trunk: str = "main",
+    caller: Annotated[str, Parameter(name="--from", show_default=False)] = "",
+    calls_per_second: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1000))] = 1,
+    max_concurrent: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 10,
+    attempts: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))] = 3,
+    retry: str = "17,18,19",
+    retry_after: str = "60s",
+    duplicates: Literal["refuse", "skip", "call"] = "refuse",
+    play: ExistingFile | None = None,
+    report: Path | None = None,
+    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+    timeout: Seconds = 60,
+    max_duration: Seconds = 60,
+    tail: Seconds = 1,
+    live: bool = True,
+) -> int:
+    """Call every number of a CSV file, at a pace and so many at a time, and again after busy and no answer.
+
+    The first line of the file names the columns: to, and where wanted call_from and trunk_id; others are kept in the
+    report. Whoever answers hears a WAV file, or is listened to until they hang up. At the end there is a table of
+    outcomes by Q.850 cause. Ctrl-C hangs up and tells who was not called.
+
+    Args:
+        numbers: CSV file in UTF-8 with the numbers to call.
+        gateway: The gateway, as quic://HOST:PORT.
+        ca: PEM file with the certificate authority to trust, in place of the system's.
+        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
+        insecure_no_verify: Accept any certificate. Whoever is on the path can listen and interfere.
+        trunk: The gateway's line to call from, for rows that name none.
+        caller: The number to show to the far end, for rows that name none.
+        calls_per_second: How many calls to place a second, evenly.
+        max_concurrent: How many calls may be in progress at a time.
+        attempts: How often to call a number altogether.
+        retry: After which Q.850 causes to call again: 17 busy, 18 nobody responds, 19 nobody answers.
+        retry_after: How long to wait before that: 90s, 5m, 1h; also for one cause, as in 60s,19=10m.
+        duplicates: What to do with a number that comes twice: refuse the file, skip it, or call it again.
+        play: WAV file to say: 8 kHz, 16 bit, mono.
+        report: File to write what became of each number to, .csv or .json.
+        rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
+        timeout: Seconds to let it ring; 0 is as long as it takes.
+        max_duration: Seconds after which an answered call is hung up; 0 is no limit.
+        tail: Seconds to go on listening when everything has been said.
+        live: Show a live picture where the output is a terminal. Otherwise plain lines.
+    """
+
+    async def command() -> int:
+        options = CampaignOptions(
+            rows=load_numbers(numbers, duplicates),
+            endpoint=_endpoint(gateway),
+            tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
+            trunk=trunk,
+            caller=caller,
+            rpc_length=rpc_length,
+            calls_per_second=calls_per_second,
+            max_concurrent=max_concurrent,
+            retry=retry_policy(retry, attempts, retry_after),
+            audio=read_wav(play) if play is not None else b"",
+            tail=tail,
+            answer_within=timeout,
+            max_duration=max_duration,
+        )
+        if report is not None:
+            check_report(report)
+        campaign = CampaignRun(options, Screen(output, live=live), report)
+        received = await until_signalled(campaign.run)
+        status = campaign.report()
         return received or status
 
     return run(command)

@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 import trio
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -120,13 +120,17 @@ class Screen:
 
     async def watch(self, rows: Callable[[], Sequence[CallRow]], columns: Sequence[str] = LIVE) -> None:
         """Keep showing the calls until cancelled; then nothing of the live table remains."""
+        await self.show(lambda: call_table(rows(), columns), lambda: _in_short(rows()))
+
+    async def show(self, picture: Callable[[], RenderableType], in_short: Callable[[], str]) -> None:
+        """Keep showing a picture where there is a terminal, the same ``in_short`` where not, until cancelled."""
         while not self.live:
             await trio.sleep(LINE_SECONDS)
-            self.note(_in_short(rows()))
+            self.note(in_short())
         with _quick_threads(), Live(console=self.console, auto_refresh=False, transient=True) as live:
             while True:
                 # Drawn in a thread: a slow terminal, or one that was stopped, must not hold up the audio.
-                await trio.to_thread.run_sync(partial(live.update, call_table(rows(), columns), refresh=True))
+                await trio.to_thread.run_sync(partial(live.update, picture(), refresh=True))
                 await trio.sleep(PICTURE_SECONDS)
 
 
