@@ -24,9 +24,9 @@ import trio
 from agentao_trio import messages
 from agentao_trio.audio import Codec, estimate_mos
 from agentao_trio.broadcast import Broadcast, Subscription
+from agentao_trio.call_audio import CallAudio
 from agentao_trio.callstate import CallState, Command, Verdict, check
 from agentao_trio.causes import q850_name
-from agentao_trio.convert import AudioFormat, FrameConverter
 from agentao_trio.dialplan import check_arguments
 from agentao_trio.errors import (
     AgentaoError,
@@ -43,7 +43,7 @@ from agentao_trio.errors import (
 )
 from agentao_trio.events import CallEvent, ClientEvent, EventRecord
 from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
-from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, PayloadReceiver, Uplink, UplinkStream
+from agentao_trio.media import Downlink, Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, EventType, MethodId
 from agentao_trio.pacing import PacketClock
 from agentao_trio.statistics import CallStatistics
@@ -83,7 +83,7 @@ class CallEnding:
     statistics: CallStatistics
 
 
-class ActiveCall:
+class ActiveCall(CallAudio):
     """A call in progress. Use it as an async context manager: leaving the block hangs up.
 
     Made by :meth:`Session.originate` and :meth:`Session.incoming`.
@@ -237,10 +237,6 @@ class ActiveCall:
             return
         raise CommandTimeout("the gateway did not confirm the hangup; the outcome is unknown", method="Terminate")
 
-    async def wait_played(self) -> None:
-        """Wait until all audio given to :meth:`send_audio` has gone out to the gateway, or the call has ended."""
-        await self._uplink.wait_played()
-
     async def answer(self, *, ai_websocket_url: str = "", ai_quic_url: str = "") -> None:
         """Accept an inbound call (PROTOCOL section 13.3); returns when it is answered.
 
@@ -339,78 +335,6 @@ class ActiveCall:
         )
         if reply is not None:
             self._heard_at = trio.current_time()  # only a call that exists can be controlled
-
-    # -- its audio ------------------------------------------------------------------------------------------------
-
-    def audio(
-        self,
-        *,
-        codec: Codec | None = None,
-        rate: int | None = None,
-        fill_gaps: bool = False,
-        seconds: float = INBOX_SECONDS,
-    ) -> AudioReceiver:
-        """An async iterator over what the far end says, as :class:`AudioFrame`; ends with the call.
-
-        Every iterator is a reader of its own with room for ``seconds`` of audio; one that falls behind loses its
-        oldest frames, counted in its ``dropped``. The first also gets what came before it.
-
-        ``codec`` has the audio converted to that codec, ``rate`` to 16-bit samples (PCM16) at so many per second, 8000
-        to 48000. Another rate than that of the frame needs the extra ``audio`` and passes a filter: what comes out is
-        10 to 30 ms later, so that the first frame may be short or missing, and one more, short frame follows the last.
-        ``fill_gaps`` puts 20 ms of silence for every lost packet before the frame that tells of them, at most 10 s.
-
-        Raises :class:`ValueError` for a rate that cannot be had. The iterator raises :class:`RemoteProtocolError` for a
-        frame in a codec that cannot be read, after which it can be used on, and :class:`ModuleNotFoundError` where the
-        extra is missing.
-        """
-        wanted = AudioFormat.asked_for(codec, rate)
-        converter = FrameConverter(wanted, fill_gaps=fill_gaps) if wanted is not None or fill_gaps else None
-        return AudioReceiver(self._downlink.subscribe(seconds), converter)
-
-    def audio_stream(
-        self,
-        *,
-        codec: Codec | None = None,
-        rate: int | None = None,
-        fill_gaps: bool = False,
-        seconds: float = INBOX_SECONDS,
-    ) -> PayloadReceiver:
-        """Like :meth:`audio`, yielding the payload bytes alone."""
-        return PayloadReceiver(self.audio(codec=codec, rate=rate, fill_gaps=fill_gaps, seconds=seconds))
-
-    async def send_audio(self, data: bytes, *, rate: int | None = None) -> None:
-        """Say ``data``: audio of any length in :attr:`codec`. Waits while half a second is queued already.
-
-        With a ``rate``, 8000 to 48000 a second, the data are 16-bit samples (PCM16) at that rate instead, whatever the
-        codec, and are converted. Another rate than the codec's needs the extra ``audio``; the last 10 to 30 ms then
-        stay in the filter until more comes, or :meth:`finish_audio`.
-
-        It goes out as one 20 ms packet per slot of the packet clock; a remainder shorter than a packet waits for more,
-        or for :meth:`finish_audio`. Cancelled, the packets of this chunk that are not queued yet are dropped and
-        counted. Raises :class:`CallStateError` before the answer, :class:`CallEnded` afterwards,
-        :class:`trio.BusyResourceError` while another task is sending on this call, :class:`ValueError` for a rate that
-        cannot be converted and :class:`ModuleNotFoundError` where the extra is missing.
-        """
-        self._check(Command.SEND_AUDIO)
-        try:
-            await self._uplink.send(data, self.codec, rate)
-        except trio.ClosedResourceError:
-            raise self._ended_error() from None
-
-    def clear_send_audio_buffer(self) -> int:
-        """Drop the audio that is queued here and has not gone out; returns how many packets that were."""
-        self._check(Command.CLEAR_SEND_AUDIO_BUFFER)
-        return self._uplink.clear()
-
-    async def finish_audio(self) -> None:
-        """Say what is queued, then tell the gateway that no more will come: end_of_stream and FIN.
-
-        The last packet is filled up with silence. Returns when it has gone out, or when the call ends. Cancelled, it
-        still goes out.
-        """
-        self._check(Command.SEND_AUDIO)
-        await self._uplink.finish()
 
     # -- its events -----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from agentao_trio.messages import MethodId
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
 from agentao_trio.wire import encode_frame
 
-__all__ = ["AudioReceiver", "Downlink", "PayloadReceiver", "Uplink", "UplinkStream"]
+__all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "Uplink", "UplinkStream"]
 
 #: Seconds of audio a reader of the call may fall behind before its oldest frames are dropped.
 INBOX_SECONDS = 1.0
@@ -127,6 +127,8 @@ class Downlink:
         self.codec = ""
         self.packets_received = 0
         self.bytes_received = 0
+        #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
+        self.taps: list[Callable[[AudioFrame, float], None]] = []
         # The agent has a second to get going before the first frames are dropped.
         self._frames: Broadcast[AudioFrame] = Broadcast(early=_packets(INBOX_SECONDS))
 
@@ -150,15 +152,16 @@ class Downlink:
             self.packets_received += 1
             self.bytes_received += len(frame.payload)
             self.jitter.feed(frame.sequence_number, at)
-            self._frames.publish(
-                AudioFrame(
-                    payload=frame.payload,
-                    codec=frame.codec,
-                    sequence_number=frame.sequence_number,
-                    lost_before=arrival.lost_before,
-                    end_of_stream=frame.end_of_stream,
-                )
+            heard = AudioFrame(
+                payload=frame.payload,
+                codec=frame.codec,
+                sequence_number=frame.sequence_number,
+                lost_before=arrival.lost_before,
+                end_of_stream=frame.end_of_stream,
             )
+            self._frames.publish(heard)
+            for tap in self.taps:
+                tap(heard, at)
         if self.tracker.ended:
             self.end()
         return arrival.lost_before
@@ -179,6 +182,52 @@ class UplinkCounters:
     streams_opened: int = 0
 
 
+@attrs.define(eq=False)
+class Passage:
+    """Packets that belong together, counted by what became of them."""
+
+    queued: int = 0
+    sent: int = 0
+    #: Shed or cleared.
+    dropped: int = 0
+    #: All of it has been queued.
+    complete: bool = False
+    #: It was cleared; what has not gone out by then never will.
+    stopped: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it is left to send, and nothing was cleared."""
+        return self.complete and not self.stopped and self.queued == self.sent + self.dropped
+
+
+class Mark:
+    """A place in what the agent says. Made by :meth:`ActiveCall.mark`."""
+
+    def __init__(self, name: str, position: int) -> None:
+        self.name = name
+        self._position = position
+        self._passed: bool | None = None
+        self._settled = trio.Event()
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the audio before it has all gone out; False where some of it was dropped, None until that is clear.
+
+        It is dropped by barge-in and by the end of the call.
+        """
+        return self._passed
+
+    async def wait(self) -> bool:
+        """Wait until it is clear whether the mark was passed, and tell. Never raises."""
+        await self._settled.wait()
+        return bool(self._passed)
+
+    def _settle(self, passed: bool) -> None:
+        self._passed = passed
+        self._settled.set()
+
+
 class Uplink:
     """What the agent says on one call. One task at a time sends; one writer task runs :meth:`run`.
 
@@ -197,7 +246,14 @@ class Uplink:
         self._packetizer: Packetizer | None = None
         self._speech: SpeechConverter | None = None
         self._sequence = 0
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, Passage | None]] = deque()
+        self._accepted = 0  # packets that were ever queued
+        self._marks: deque[Mark] = deque()
+        #: What is being played, if it is to be known what becomes of it.
+        self.passage: Passage | None = None
+        #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
+        #: not wait.
+        self.taps: list[Callable[[bytes, Codec, float], None]] = []
         self._limit = _packets(OUTBOX_SECONDS)
         self._sending = False
         self._finishing = False
@@ -215,12 +271,13 @@ class Uplink:
         """20 ms slots that passed because the whole program was late."""
         return self._slot.skipped if self._slot is not None else 0
 
-    async def send(self, data: bytes, codec: Codec, rate: int | None = None) -> None:
+    async def send(self, data: bytes, codec: Codec, rate: int | None = None, passage: Passage | None = None) -> None:
         """Queue audio of any length in ``codec``; waits while 0.5 s of packets are queued already.
 
         With a ``rate`` the data are 16-bit samples at that rate instead, and are converted. The codec is fixed by the
-        first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled
-        while it waits for room, the packets of this chunk that are not queued yet are dropped and counted as cleared.
+        first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled while it waits for room, or
+        when its ``passage`` is stopped, the packets of this chunk that are not queued yet are dropped and counted as
+        cleared.
         Raises :class:`trio.ClosedResourceError` once the uplink has ended or is finishing and
         :class:`trio.BusyResourceError` when another task is sending.
         """
@@ -236,22 +293,38 @@ class Uplink:
             try:
                 while packets:
                     await self._wait_while(lambda: len(self._queue) >= self._limit)
-                    self._queue.append(packets.popleft())
+                    if passage is not None and passage.stopped:
+                        return
+                    self._enqueue(packets.popleft(), passage)
                     self._changed.unpark_all()
             finally:
                 self.counters.packets_cleared += len(packets)
         finally:
             self._sending = False
 
+    def flush(self, passage: Passage | None = None) -> None:
+        """The end of an utterance: queue what is left of it, the last packet filled with silence. Ends ``passage``."""
+        if self._packetizer is not None and self._speech is not None and not self._finishing:
+            for packet in self._packetizer.feed(self._speech.flush()):
+                self._enqueue(packet, passage)
+            if rest := self._packetizer.flush():
+                self._enqueue(rest, passage)
+        if passage is not None:
+            passage.complete = True
+        self._changed.unpark_all()
+
+    def _enqueue(self, packet: bytes, passage: Passage | None) -> None:
+        self._queue.append((packet, passage))
+        self._accepted += 1
+        if passage is not None:
+            passage.queued += 1
+
     async def finish(self) -> None:
         """Send what is queued, then end_of_stream and FIN (PROTOCOL section 11); returns when that is written.
 
         Cancelled, it still happens, only nobody waits for it.
         """
-        if self._packetizer is not None and self._speech is not None and not self._finishing:
-            self._queue.extend(self._packetizer.feed(self._speech.flush()))
-            if rest := self._packetizer.flush():
-                self._queue.append(rest)
+        self.flush()
         self._finishing = True
         self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
@@ -264,10 +337,37 @@ class Uplink:
         while self._queue and not self._ended:
             await self._changed.park()
 
+    async def wait_gone(self, passage: Passage) -> None:
+        """Wait until all of ``passage`` has gone out, or it was stopped, or the uplink ended."""
+        await trio.lowlevel.checkpoint()
+        while not (passage.gone or passage.stopped or self._ended):
+            await self._changed.park()
+
+    def mark(self, name: str) -> Mark:
+        """A mark behind the packets that are queued."""
+        mark = Mark(name, self._accepted)
+        self._marks.append(mark)
+        self._settle_marks(passed=not self._ended)
+        return mark
+
+    def _settle_marks(self, *, passed: bool = True) -> None:
+        gone = self._accepted - len(self._queue)
+        while self._marks and self._marks[0]._position <= gone:
+            self._marks.popleft()._settle(passed)
+
     def clear(self) -> int:
-        """Drop what is queued and what is left of the last chunk; returns the number of packets dropped."""
+        """Drop what is queued and what is left of the last chunk; returns the number of packets dropped.
+
+        What is being played is stopped with it.
+        """
         cleared = len(self._queue)
+        for _, passage in self._queue:
+            if passage is not None:
+                passage.dropped += 1
         self._queue.clear()
+        self._settle_marks(passed=False)
+        if self.passage is not None:
+            self.passage.stopped = True
         if self._speech is not None:
             self._speech.clear()
         if self._packetizer is not None and self._packetizer.pending:
@@ -287,7 +387,7 @@ class Uplink:
                     self._slot = self._clock.join()
                 deadline = await self._slot.wait()
                 if self._queue:
-                    self._write_packet(self._queue.popleft())
+                    self._release(*self._queue.popleft(), deadline)
                     self.lateness.add(trio.current_time() - deadline)
                     self._changed.unpark_all()
                 elif self._finishing:
@@ -297,27 +397,42 @@ class Uplink:
                 self._slot.leave()
             self._end_stream()
             self._ended = True
+            while self._marks:
+                self._marks.popleft()._settle(False)
             self._changed.unpark_all()
 
     def connection_replaced(self) -> None:
         """The stream belonged to a connection that is gone; the next packet opens another."""
         self._stream = None
 
-    def _write_packet(self, payload: bytes) -> None:
+    def _release(self, payload: bytes, passage: Passage | None, deadline: float) -> None:
+        """It is this packet's turn."""
+        assert self._codec is not None  # packets come from a codec
+        was_sent = self._write_packet(payload)
+        if was_sent:
+            self.counters.packets_sent += 1
+            self.counters.bytes_sent += len(payload)
+            for tap in self.taps:
+                tap(payload, self._codec, deadline)
+        else:
+            self.counters.packets_shed += 1
+        if passage is not None:
+            passage.sent += was_sent
+            passage.dropped += not was_sent
+        self._settle_marks()
+
+    def _write_packet(self, payload: bytes) -> bool:
         sequence, self._sequence = self._sequence, self._sequence + 1
         stream = self._usable_stream(len(payload))
+        if stream is None:
+            return False
         try:
-            if stream is None:
-                self.counters.packets_shed += 1
-                return
             stream.write(self._frame(payload, sequence))
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
             # The gateway gave up this stream, or the connection went; the call outlives both.
             self._stream = None
-            self.counters.packets_shed += 1
-            return
-        self.counters.packets_sent += 1
-        self.counters.bytes_sent += len(payload)
+            return False
+        return True
 
     def _usable_stream(self, size: int) -> UplinkStream | None:
         if self._stream is None:

@@ -1,4 +1,4 @@
-"""Background tasks that outlive the cancellation of the program they serve."""
+"""Background tasks that serve a block of the program: until it ends, or beyond its cancellation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
-__all__ = ["service_nursery"]
+__all__ = ["service_nursery", "task_nursery"]
 
 
 @contextlib.asynccontextmanager
@@ -38,3 +38,24 @@ async def service_nursery() -> AsyncIterator[trio.Nursery]:
             yield services
         finally:
             shelter.cancel()
+
+
+@contextlib.asynccontextmanager
+async def task_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block.
+
+    An exception of the block, or of a task if it is the only one, leaves it as it was raised and in no group.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        alone = group.exceptions[0]
+        context = alone.__context__
+        try:
+            raise alone
+        finally:
+            alone.__context__ = context

@@ -24,6 +24,7 @@ IMPURE |= {"threading", "time", "uuid"}
 
 #: What everything below the I/O line may use.
 CORE: tuple[str, ...] = (
+    "legible",
     "errors",
     "envelope",
     "wire",
@@ -40,6 +41,7 @@ EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "even
 
 #: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
 CLIENT: tuple[str, ...] = (
+    "watchdog",
     "services",
     "statistics",
     "broadcast",
@@ -87,6 +89,8 @@ def waits(*ours: str, theirs: str = "trio attrs") -> Layer:
 
 LAYERS = {
     # -- sans-IO ----------------------------------------------------------------------------------------------------
+    "legible": pure(theirs=""),
+    "logs": pure("legible", theirs=""),
     "errors": pure(theirs="trio"),  # for the base classes of its exceptions
     "envelope": pure("errors", theirs=""),
     "wire": pure("envelope", "errors", theirs=""),
@@ -120,10 +124,11 @@ LAYERS = {
     "_engine": waits("errors", theirs="trio attrs aioquic cryptography certifi"),
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
-    "_connection": waits("errors", "_datagrams", "_streams", "_engine"),
+    "_connection": waits("errors", "legible", "_datagrams", "_streams", "_engine"),
     "_listener": waits("errors", "_connection", "_datagrams", "_engine"),
     "transport": waits(
-        "errors", "_connection", "_datagrams", "_engine", "_listener", "_streams", theirs="trio attrs aioquic"
+        *("errors", "legible", "_connection", "_datagrams", "_engine", "_listener", "_streams"),
+        theirs="trio attrs aioquic",
     ),
     **{
         part: waits(*CORE, "pacing", "transport", *CLIENT[:index], theirs="trio attrs audioop")
