@@ -90,7 +90,7 @@ def retry_policy(causes: str, attempts: int, after: str) -> RetryPolicy:
         raise UsageError(f"--retry: {causes!r} is no list of Q.850 causes, for example 17,18,19") from None
     pause, pauses = 60.0, {}
     for part in after.split(","):
-        match = re.fullmatch(r"\s*(?:(\d{1,3})=)?(\d+(?:\.\d+)?)\s*([smh]?)\s*", part)
+        match = re.fullmatch(r"\s*(?:([0-9]{1,3})=)?([0-9]+(?:\.[0-9]+)?)([smh]?)\s*", part)
         if match is None:
             raise UsageError(f"--retry-after: {part!r} is no pause, for example 90s, 5m or 19=10m")
         seconds = float(match[2]) * UNITS[match[3]]
