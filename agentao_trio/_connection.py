@@ -32,6 +32,7 @@ from agentao_trio._datagrams import Address, DatagramSocket, describe
 from agentao_trio._engine import StockEngine, TransportSettings, events
 from agentao_trio._streams import BidiStream, Place, ReceiveStream, SendStream
 from agentao_trio.errors import ConnectionLost
+from agentao_trio.legible import legible
 
 __all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending", "leaving_bare"]
 
@@ -250,11 +251,13 @@ class Connection(trio.abc.AsyncResource):
         ending = self._ending
         assert ending is not None
         peer = describe(self.peer_address)
-        said = f" (code {ending.code}{', ' if ending.reason else ''}{ending.reason})"
+        said = f" (code {ending.code}{', ' if ending.reason else ''}{legible(ending.reason)})"
         if ending.by == "peer":
             return ConnectionLost(f"{peer} closed the connection{said}", code=ending.code, reason=ending.reason)
         if ending.by == "engine":
-            return ConnectionLost(f"the connection to {peer} was given up: {ending.reason}", reason=ending.reason)
+            return ConnectionLost(
+                f"the connection to {peer} was given up: {legible(ending.reason)}", reason=ending.reason
+            )
         return ConnectionLost(f"{peer} does not answer any more")
 
     @trio.lowlevel.enable_ki_protection

@@ -293,7 +293,8 @@ class Engine(StockEngine):
             self._local_max_data.value, self._connection_consumed, self._connection_window
         )
         stream = self._streams.get(stream_id)
-        if stream is not None and not stream.receiver.is_finished:
+        # A peer that goes on after STOP_SENDING may use up its window, but gets no new one.
+        if stream is not None and not stream.receiver.is_finished and stream.receiver._stop_error_code is None:
             read = stream.receiver.starting_offset() - unread
             stream.max_stream_data_local = _advance(stream.max_stream_data_local, read, self._stream_window)
 

@@ -39,6 +39,7 @@ from agentao_trio._engine import ClientTLS, ServerTLS, TransportSettings, client
 from agentao_trio._listener import Listener, ListenerStatistics, open_listener
 from agentao_trio._streams import BidiStream, ReceiveStream, SendStream
 from agentao_trio.errors import ConnectError
+from agentao_trio.legible import legible
 
 __all__ = [
     "Address",
@@ -189,6 +190,8 @@ class _Attempt:
             ) from error
 
     async def _look_up(self) -> list[tuple[int, Address]]:
+        if not 0 < self._port < 65_536:
+            raise ConnectError(f"{self._port} is not a UDP port; it has to be from 1 to 65535")
         try:
             with trio.fail_at(self._deadline):
                 if self._socket is not None:
@@ -297,7 +300,7 @@ class _Attempt:
                 f"({ending.reason}); give the gateway's CA as ClientTLS(ca=...)"
             )
         who = "refused the connection" if ending.by == "peer" else "broke the handshake"
-        return ConnectError(f"{self._where} {who}: {ending.reason or 'no reason given'} (code {ending.code})")
+        return ConnectError(f"{self._where} {who}: {legible(ending.reason) or 'no reason given'} (code {ending.code})")
 
 
 class _Unreachable(Exception):  # noqa: N818 - never leaves this file

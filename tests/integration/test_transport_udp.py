@@ -95,6 +95,13 @@ async def test_names_that_cannot_be_resolved(host: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("port", [0, 65_536, -1])
+async def test_numbers_that_are_no_port(port: int) -> None:
+    with pytest.raises(ConnectError, match="not a UDP port"):
+        async with open_connection(LOOPBACK, port, tls=client_tls()):
+            pass
+
+
 async def test_a_listener_that_went_away_is_missed() -> None:
     settings = TransportSettings(ping_interval=0.2, dead_after=0.3)
     socket = await open_udp_socket(LOOPBACK)

@@ -196,6 +196,9 @@ def test_a_stream_sender_holds_what_is_not_acknowledged() -> None:
 def test_a_stream_receiver_tells_what_was_delivered_and_what_was_seen() -> None:
     receiver = QuicStream(stream_id=0).receiver
     assert (receiver.starting_offset(), receiver.highest_offset, receiver.is_finished) == (0, 0, False)
+    assert receiver._stop_error_code is None
+    receiver.stop(0)
+    assert receiver._stop_error_code == 0
 
 
 def test_recovery_has_the_figures_we_show() -> None:
@@ -370,6 +373,20 @@ def test_a_reset_gives_back_what_will_never_be_read() -> None:
         resets = w.happened("server", events.StreamReset)
         w.run(lambda n=resets: w.happened("server", events.StreamReset) > n)  # type: ignore[misc]
         server.consumed(stream_id, 20_000, 0)
+
+
+def test_a_peer_that_ignores_a_stop_gets_no_more_credit_for_that_stream() -> None:
+    w = wire("agentao", max_stream_data=20_000, max_data=30_000)
+    server = w.shake_hands()
+    deaf = push(w, 100_000)
+    w.run(lambda: len(w.received("server", deaf)) == 20_000)
+    server._streams[deaf].receiver.stop(1)
+    server._streams[deaf].receiver.stop_pending = False  # that is: the peer pretends not to have heard
+    server.consumed(deaf, 20_000, 0)
+    settle(w)
+    assert len(w.received("server", deaf)) == 20_000
+    other = push(w, 15_000)
+    w.run(lambda: len(w.received("server", other)) == 15_000)  # the connection's credit was given back
 
 
 def test_a_peer_may_not_open_more_streams_than_the_program_is_done_with() -> None:
