@@ -32,10 +32,12 @@ from agentao_trio.errors import (
     TransportError,
 )
 from agentao_trio.events import EventRecord
+from agentao_trio.logs import JsonLines, mask_phone_numbers
 from agentao_trio.messages import DialplanAction, ErrorCode, EventType, InboundRule
 from agentao_trio.session import Session, open_session
 from agentao_trio.statistics import CallStatistics, SessionState, SessionStatistics
 from agentao_trio.transport import ClientTLS, TransportSettings
+from agentao_trio.watchdog import Watchdog
 
 __version__ = "0.1.0.dev0"
 
@@ -67,6 +69,7 @@ __all__ = [
     "EventType",
     "EventsOverrun",
     "InboundRule",
+    "JsonLines",
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -79,7 +82,9 @@ __all__ = [
     "TokenSource",
     "TransportError",
     "TransportSettings",
+    "Watchdog",
     "events",
+    "mask_phone_numbers",
     "open_session",
     "serve",
 ]

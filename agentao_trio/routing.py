@@ -25,7 +25,7 @@ from agentao_trio.broadcast import Broadcast
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import Verdict
 from agentao_trio.errors import RemoteProtocolError
-from agentao_trio.events import EventRecord, Ingest
+from agentao_trio.events import EventRecord, Ingest, IngestStatistics
 from agentao_trio.messages import EventType, MethodId
 from agentao_trio.supervise import Supervision
 from agentao_trio.wire import Frame
@@ -102,6 +102,10 @@ class CallRouter:
     def is_disowned(self, call_sid: str) -> bool:
         """Whether the end of a call without an owner has not been confirmed."""
         return call_sid in self._disowned
+
+    def ingest_statistics(self) -> IngestStatistics:
+        """What was made of the events."""
+        return self._ingest.statistics()
 
     def unclaimed(self) -> list[str]:
         """The strays that were created and have not ended, as far as we know."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentao_trio import messages
 from agentao_trio.errors import CommandRejected, RemoteProtocolError, StreamReset
+from agentao_trio.legible import legible
 from agentao_trio.messages import ErrorCode, MethodId
 from agentao_trio.transport import Connection
 from agentao_trio.wire import MAX_FRAME_LENGTH, decode_reply, encode_request
@@ -57,7 +58,7 @@ def _decode(method: MethodId, received: bytes) -> Any:
     if code != ErrorCode.SUCCESS:
         name = code.name if isinstance(code, ErrorCode) else "a code we do not know"
         raise CommandRejected(
-            f"{method.name} was refused: {name} ({int(code)}): {message.error_message}",
+            f"{method.name} was refused: {name} ({int(code)}): {legible(message.error_message)}",
             method=method.name,
             code=int(code),
             retryable=code in _RETRYABLE,

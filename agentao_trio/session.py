@@ -60,6 +60,7 @@ from agentao_trio.transport import (
     open_connection,
     parse_endpoint,
 )
+from agentao_trio.watchdog import BlockedStep, Watchdog
 
 __all__ = ["Session", "open_session"]
 
@@ -158,6 +159,8 @@ class Session(Commands):
             calls_open=len(self._router.calls),
             clock=self._clock.statistics(),
             connection=self._link.connection.statistics() if self._link.connection is not None else None,
+            ingest=self._router.ingest_statistics(),
+            events_unread=self._router.records.dropped,
             **self._counts,
         )
 
@@ -487,20 +490,26 @@ class Session(Commands):
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
 
-    async def _close(self) -> None:
-        """Hang up what is left; afterwards every command and call of the session is refused."""
+    def _loop_was_blocked(self, _: BlockedStep) -> None:
+        self._counts["loop_blocked"] += 1
+
+    async def _hang_up_everything(self) -> None:
+        """The calls that are left, and those without an owner whose hangup is on its way."""
         await self._hang_up_all()
         with trio.move_on_after(LAST_WORD_SECONDS):
             await trio.lowlevel.checkpoint()  # those that were started a moment ago get to count themselves
             while self._hanging_up and self._link.connection is not None:
                 await self._hung_up.park()
+
+    async def _close(self) -> None:
+        """Afterwards every command and call of the session is refused."""
         for supervision in list(self._router.supervised.values()):
             supervision._end()
         self._state = SessionState.CLOSED
         self._router.records.end()
         self._inbound.end()
         # Writers put end_of_stream and FIN on their streams on the way out, before the transport closes.
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @contextlib.asynccontextmanager
@@ -518,6 +527,7 @@ async def open_session(
     trunks: Collection[str] = (),
     poll_interval: float = 1.0,
     handler_errors: Literal["log", "raise"] = "log",
+    watchdog: float | None = None,
     transport: TransportSettings | None = None,
     socket: DatagramSocket | None = None,
 ) -> AsyncIterator[Session]:
@@ -534,7 +544,9 @@ async def open_session(
     convention of requests, ``"exclusive"`` as documented or ``"inclusive"`` as the vendor's own clients write it
     (PROTOCOL section 4.1). ``rpc_timeout`` and ``resume_window`` are seconds. ``trunks`` are asked for incoming calls
     every ``poll_interval`` seconds while :meth:`Session.incoming` is in use. ``handler_errors`` says what becomes of a
-    handler that raises: it is logged and its call hung up, or the exception ends the session (``"raise"``). ``socket``
+    handler that raises: it is logged and its call hung up, or the exception ends the session (``"raise"``).
+    ``watchdog`` has tasks reported that block the program for longer than so many seconds (0.05 is a good value), see
+    :class:`~agentao_trio.watchdog.Watchdog`. ``socket``
     replaces the UDP socket; it is borrowed, and closed by whoever made it.
 
     Raises :class:`ConnectError` when no first connection can be made, and :class:`AuthenticationError` for credentials
@@ -577,10 +589,14 @@ async def open_session(
         else:
             services.start_soon(session.clock.run)
             services.start_soon(authentication.keep_fresh, session._link.wait_up)
-            try:
-                yield session
-            finally:
-                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            with contextlib.ExitStack() as watching:
+                if watchdog is not None:
+                    watching.enter_context(Watchdog(watchdog, on_blocked=session._loop_was_blocked))
+                try:
+                    yield session
+                finally:
+                    with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                        await session._hang_up_everything()
                     await session._close()
     if failure is not None:
         raise failure

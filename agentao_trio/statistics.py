@@ -6,6 +6,7 @@ from enum import Enum
 
 import attrs
 
+from agentao_trio.events import IngestStatistics
 from agentao_trio.pacing import ClockStatistics
 from agentao_trio.transport import ConnectionStatistics
 
@@ -74,6 +75,10 @@ class SessionStatistics:
     frames_unknown: int = 0
     frames_undecodable: int = 0
     audio_for_unknown_calls: int = 0
+    #: What was made of the events, calls remembered and forgotten.
+    ingest: IngestStatistics
+    #: Events that readers of :meth:`Session.events` were too slow for.
+    events_unread: int
     events: int = 0
     events_duplicate: int = 0
     events_out_of_order: int = 0
@@ -89,5 +94,7 @@ class SessionStatistics:
     calls_ended: int = 0
     calls_lost: int = 0
     handler_failures: int = 0
+    #: Steps of tasks that kept all others waiting for longer than the watchdog allows; 0 where there is none.
+    loop_blocked: int = 0
     #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
     calls_disowned: int = 0
