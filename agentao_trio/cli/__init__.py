@@ -251,7 +251,7 @@ def campaign_command(
 ) -> int:
     """Call every number of a CSV file, at a pace and so many at a time, and again after busy and no answer.
 
-    The first line of the file names the columns: to, and where wanted call_from and trunk_id; others are kept in the
+    The first line of the file names the columns: to, and where wanted call_from and trunk_id; others are kept in a JSON
     report. Whoever answers hears a WAV file, or is listened to until they hang up. At the end there is a table of
     outcomes by Q.850 cause. Ctrl-C hangs up and tells who was not called.
 

@@ -109,6 +109,14 @@ def test_the_report_tells_what_became_of_each_number(suffix: str, campaign: Run)
         }
 
 
+def test_the_reference_page_knows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    app(("campaign", "--help"))
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--live"}
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
+    section = page.partition("## `agentao-trio campaign")[2].partition("\n## ")[0]
+    assert options - set(re.findall(r"--[a-z-]+", section)) == set()
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,15 @@ PRINTED = {
     "place-a-call.md 2": ["+15550100017 ended with cause 17", "+15550100403 was refused with code 3 - try again: True"],
     "place-a-call.md 3": ["+15550100017 did not answer: 17", "+15550100001 was greeted: 25 packets"],
     "place-a-call.md 4": ["CallState.ANSWERED"],
+    "run-a-campaign.md 1": ["talking to Ada", "2 answered 16 Normal call clearing", "+15550100016 answered [16]"],
+    "run-a-campaign.md 2": ["+15550100017 ended User busy", "to be called again at 60", "+15550100016 answered"],
+    "run-a-campaign.md 3": ["20 numbers loaded", "spring has 19 numbers pending", "1 number skipped", "with cause 17"],
+    "convert-audio.md 1": ["seconds of audio at 24000 samples a second"],
 }
+
+
+#: The file of numbers that the page about campaigns shows.
+[NUMBERS] = [text for name, text in blocks("csv") if name == "run-a-campaign.md 1"]
 
 
 def test_there_is_something_to_run() -> None:
@@ -53,9 +61,15 @@ def test_there_is_something_to_run() -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_of_the_documentation_runs(
-    name: str, gateway_process: GatewayProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    gateway_process: GatewayProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     program = PROGRAMS[name]
+    monkeypatch.chdir(tmp_path)
+    Path("numbers.csv").write_text(NUMBERS)
     for address in ("quic://127.0.0.1:9090", "quic://gateway.example:9090"):
         program = program.replace(address, gateway_process.endpoint)
     program = program.replace('"ca.pem"', repr(str(gateway_process.ca)))
@@ -76,6 +90,7 @@ def test_a_command_of_the_documentation_is_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ca.pem").touch()
+    (tmp_path / "numbers.csv").touch()
     with wave.open("hello.wav", "wb") as hello:
         hello.setparams((1, 2, 8000, 0, "NONE", ""))
     app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
