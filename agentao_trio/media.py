@@ -42,6 +42,8 @@ INBOX_SECONDS = 1.0
 OUTBOX_SECONDS = 0.5
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
+#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip.
+BACKLOG_AGE = 0.35
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
 _FRAME_OVERHEAD = 96
 
@@ -228,6 +230,33 @@ class Mark:
         self._settled.set()
 
 
+class _Backlog:
+    """How long the oldest unacknowledged packet of one stream has waited.
+
+    A count of bytes does not tell that: over a path that carries half of what is said, half a second of audio takes a
+    second to leave.
+    """
+
+    __slots__ = ("_round_trip", "_unacknowledged", "_written")
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._unacknowledged: deque[tuple[int, float]] = deque()  # where each packet ends, and when it was written
+        self._round_trip = float("inf")  # the shortest seen
+
+    def wrote(self, size: int, now: float) -> None:
+        self._written += size
+        self._unacknowledged.append((self._written, now))
+
+    def is_stale(self, backlog: int, now: float) -> bool:
+        """Whether what is written now would come too late; ``backlog`` is in bytes."""
+        acknowledged = self._written - backlog
+        while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
+            _, written_at = self._unacknowledged.popleft()
+            self._round_trip = min(self._round_trip, now - written_at)
+        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > BACKLOG_AGE + self._round_trip
+
+
 class Uplink:
     """What the agent says on one call. One task at a time sends; one writer task runs :meth:`run`.
 
@@ -242,6 +271,7 @@ class Uplink:
         self._slot: Slot | None = None  # taken with the first packet: a call that says nothing costs no ticks
         self._open_stream = open_stream
         self._stream: UplinkStream | None = None
+        self._backlog = _Backlog()
         self._codec: Codec | None = None
         self._packetizer: Packetizer | None = None
         self._speech: SpeechConverter | None = None
@@ -426,12 +456,14 @@ class Uplink:
         stream = self._usable_stream(len(payload))
         if stream is None:
             return False
+        frame = self._frame(payload, sequence)
         try:
-            stream.write(self._frame(payload, sequence))
+            stream.write(frame)
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
             # The gateway gave up this stream, or the connection went; the call outlives both.
             self._stream = None
             return False
+        self._backlog.wrote(len(frame), trio.current_time())
         return True
 
     def _usable_stream(self, size: int) -> UplinkStream | None:
@@ -439,11 +471,15 @@ class Uplink:
             self._stream = self._open_stream()
             if self._stream is None:
                 return None
+            self._backlog = _Backlog()
             self.counters.streams_opened += 1
-        bound = _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
-        return self._stream if self._stream.backlog <= bound else None
+        backlog = self._stream.backlog
+        is_full = backlog > _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
+        return None if is_full or self._backlog.is_stale(backlog, trio.current_time()) else self._stream
 
     def _end_stream(self) -> None:
+        if self._stream is None and self._finishing and self.counters.streams_opened:
+            self._stream = self._open_stream()  # the gateway has heard of us, on a connection that is gone
         if self._stream is None:
             return
         with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
