@@ -19,6 +19,7 @@ import agentao_trio
 from agentao_trio import ClientTLS
 from agentao_trio.cli import app
 from tests.integration.conftest import GatewayProcess
+from tests.support.accounts import write_account
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
@@ -70,6 +71,7 @@ def test_a_program_of_the_documentation_runs(
     program = PROGRAMS[name]
     monkeypatch.chdir(tmp_path)
     Path("numbers.csv").write_text(NUMBERS)
+    write_account(Path("service-account.json"))
     for address in ("quic://127.0.0.1:9090", "quic://gateway.example:9090"):
         program = program.replace(address, gateway_process.endpoint)
     program = program.replace('"ca.pem"', repr(str(gateway_process.ca)))
