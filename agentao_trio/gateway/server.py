@@ -164,7 +164,10 @@ class Gateway:
             link.downlink.reset(code, trio.current_time())
 
     async def disconnect(self, code: int = _CODE_SHUTTING_DOWN, reason: str = "") -> None:
-        """Close every connection; clients may come back, and their calls go on meanwhile."""
+        """Close every connection; clients may come back, and their calls go on meanwhile.
+
+        Takes at most the transport's ``close_timeout``, also when cancelled.
+        """
         async with trio.open_nursery() as nursery:
             for link in tuple(self._links.values()):
                 nursery.start_soon(link.connection.aclose, code, reason)

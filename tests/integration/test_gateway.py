@@ -233,6 +233,18 @@ async def test_many_calls_on_one_uplink_are_told_apart(autojump_clock: MockClock
             assert client.heard(sid) == [packet(n + 40 * index) for n in range(50)]
 
 
+async def test_a_stream_for_every_packet_is_endured(autojump_clock: MockClock) -> None:
+    async with world() as here, here.client() as client:
+        await client.answered(ECHO)
+        for n in range(200):
+            stream = await client.connection.open_uni()
+            stream.write(audio(packet(n), n))
+            stream.finish()
+            await trio.sleep(0.02)
+        await trio.sleep(1)
+        assert client.heard("call") == [packet(n) for n in range(200)]
+
+
 async def test_two_hundred_calls_at_once(autojump_clock: MockClock) -> None:
     async with world() as here, here.client() as client:
         for n in range(200):
@@ -426,6 +438,15 @@ async def test_a_newer_connection_takes_over(autojump_clock: MockClock) -> None:
             await trio.sleep(1)
             assert (len(old.frames("call")), old.types("call")) == (heard, [CREATE, ANSWER])
             assert new.frames("call")[0].sequence_number >= heard
+
+
+async def test_a_takeover_repeats_nothing_that_has_arrived(autojump_clock: MockClock) -> None:
+    async with world() as here, here.client() as old, here.client(None) as new:
+        await old.answered(ECHO)
+        await trio.sleep(0.03)  # acknowledged by now, and nobody has looked
+        await new.subscribe("me")
+        await trio.sleep(1)
+        assert new.events == []
 
 
 async def test_a_call_outlives_a_port_that_changes(autojump_clock: MockClock) -> None:

@@ -85,6 +85,23 @@ def test_hold_and_unhold_pair_whoever_asks() -> None:
     assert bench.types() == [CREATE, ANSWER, HOLD, RESUME]
 
 
+@pytest.mark.parametrize(
+    ("stop", "go_on"),
+    [(DialplanAction.HOLD, DialplanAction.UNHOLD), (DialplanAction.MUTE, DialplanAction.UNMUTE)],
+)
+def test_what_was_not_heard_before_a_hold_or_a_mute_is_not_heard_after_it(stop: int, go_on: int) -> None:
+    bench = Bench()
+    bench.answered(ECHO)
+    for n in range(50):
+        frame = m.AudioFrame(call_sid="call", payload=packet(n), codec="PCMU", sequence_number=n)
+        bench.model.receive(bench.peer, frame, bench.now)
+    bench.run(0.1)
+    bench.dialplan(stop)
+    bench.dialplan(go_on)
+    bench.say(packet(99), sequence_number=50)
+    assert bench.heard() == [packet(n) for n in (0, 1, 2, 3, 4, 99)]
+
+
 def test_muting_keeps_the_agent_from_the_far_end_and_not_the_other_way_round() -> None:
     bench = Bench()
     bench.answered(ECHO, "echo")

@@ -322,6 +322,18 @@ def test_a_call_whose_agent_stays_away_ends_after_the_window() -> None:
     assert bench.last(peer=back).q850_cause == 41
 
 
+def test_coming_back_starts_the_window_anew() -> None:
+    bench = Bench()
+    bench.answered(ECHO)
+    bench.disconnect(bench.peer)
+    bench.run(100)
+    bench.disconnect(bench.connect("me"))
+    bench.run(100)
+    assert bench.model.statistics().calls_open == 1
+    bench.run(21)
+    assert bench.model.statistics().calls_open == 0
+
+
 def test_audio_of_the_time_away_is_a_gap_in_the_numbering() -> None:
     bench = Bench()
     bench.answered(TONE)
