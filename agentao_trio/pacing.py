@@ -104,8 +104,8 @@ class Slot:
 class PacketClock:
     """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs after each phase.
 
-    ``flush`` must neither await nor raise. :meth:`run` is the clock's only task; it sleeps without a deadline while
-    nobody is a member, so that an idle session costs nothing.
+    ``flush`` must neither await nor raise. :meth:`run` is the clock's only task; it sleeps through phases that have no
+    members, so that an idle session costs nothing.
     """
 
     def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 4) -> None:
@@ -131,12 +131,15 @@ class PacketClock:
         origin = trio.current_time()
         tick = 0  # the last tick that was handled; tick k is due at origin + k * step
         while True:
-            if not any(self._phases):
-                self._someone_joined = trio.Event()
+            upcoming = self._next_with_members(tick)
+            with trio.move_on_at(origin + upcoming * self._step):
                 await self._someone_joined.wait()
-                tick = self._ticks_due(origin)
-            await trio.sleep_until(origin + (tick + 1) * self._step)
-            due = max(self._ticks_due(origin), tick + 1)
+            if self._someone_joined.is_set():
+                self._someone_joined = trio.Event()
+            due = self._ticks_due(origin)
+            if due < upcoming:
+                tick = max(tick, due)  # somebody joined, maybe a phase that comes earlier
+                continue
             first = max(tick + 1, due - len(self._phases) + 1)
             self._skip(range(tick + 1, first))
             for tick in range(first, due + 1):
@@ -147,11 +150,18 @@ class PacketClock:
             await trio.lowlevel.checkpoint()
             self._flush()
 
+    def _next_with_members(self, tick: int) -> float:
+        """The first tick after ``tick`` whose phase has members; infinity while nobody is one."""
+        ticks = range(tick + 1, tick + 1 + len(self._phases))
+        return next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
+
     def _ticks_due(self, origin: float) -> int:
         # A deadline computed as origin + k * step may come back as k - 1e-16 steps.
         return math.floor((trio.current_time() - origin) / self._step + 1e-6)
 
     def _release(self, tick: int, deadline: float) -> None:
+        if not self._phases[tick % len(self._phases)]:
+            return
         self._ticks += 1
         self._lateness.add(max(0.0, trio.current_time() - deadline))
         for slot in tuple(self._phases[tick % len(self._phases)]):
