@@ -48,7 +48,8 @@ class Recording:
         self._began = trio.current_time()
         # Made without a thread: it is a matter of microseconds, and nothing said meanwhile should be missing.
         self._file = WavFile(path, rate=rate, channels=2)
-        self._unwritten = b""
+        self._over = trio.Event()
+        self._ended = 0.0
 
     @property
     def seconds(self) -> float:
@@ -66,32 +67,36 @@ class Recording:
     def _said(self, payload: bytes, codec: Codec, deadline: float) -> None:
         self._tracks.said(payload, codec, deadline - self._began)
 
-    async def _run(self, over: trio.Event) -> None:
-        """Write until the call is over, or cancelled; then the rest."""
-        next_at = self._began
-        try:
-            while not over.is_set():
+    def _end(self) -> None:
+        """What is heard and said from now on does not belong to it. Harmless when repeated."""
+        if not self._over.is_set():
+            self._ended = trio.current_time() - self._began
+            self._over.set()
+
+    async def _end_with(self, call_is_over: trio.Event) -> None:
+        await call_is_over.wait()
+        self._end()
+
+    async def _run(self) -> None:
+        """Write until the recording has ended; then the rest. Not to be cancelled."""
+        next_at = trio.current_time()
+        with trio.CancelScope(shield=True):
+            while not self._over.is_set():
                 next_at = max(next_at + _INTERVAL, trio.current_time())
                 with trio.move_on_at(next_at):
-                    await over.wait()
-                if not over.is_set():
-                    self._unwritten += self._tracks.take(trio.current_time() - self._began)
-                    await self._write()
-        finally:
-            self._unwritten += self._tracks.finish(trio.current_time() - self._began)
-            with trio.CancelScope(shield=True):
-                await self._write()
-                await trio.to_thread.run_sync(self._file.close)
+                    await self._over.wait()
+                if not self._over.is_set():
+                    await self._write(self._tracks.take(trio.current_time() - self._began))
+            await self._write(self._tracks.finish(self._ended))
+            await trio.to_thread.run_sync(self._file.close)
 
-    async def _write(self) -> None:
-        """Cancelled, it has written all or nothing."""
+    async def _write(self, samples: bytes) -> None:
         if self.failure is None:
             try:
-                await trio.to_thread.run_sync(self._file.append, self._unwritten)
+                await trio.to_thread.run_sync(self._file.append, samples)
             except OSError as error:
                 log.error("%s cannot be written any longer: %s", self.path, error)
                 self.failure = error
-        self._unwritten = b""
 
 
 @contextlib.asynccontextmanager
@@ -107,8 +112,12 @@ async def open_recording(
     uplink.taps.append(recording._said)
     try:
         async with task_nursery() as nursery:
-            nursery.start_soon(recording._run, over)
-            yield recording
+            nursery.start_soon(recording._run)
+            nursery.start_soon(recording._end_with, over)
+            try:
+                yield recording
+            finally:
+                recording._end()
     finally:
         downlink.taps.remove(recording._heard)
         uplink.taps.remove(recording._said)

@@ -8,7 +8,7 @@ latest. Packets are held up and never early, so of all the delays seen within a 
 a second is how long a packet waits to be placed. What was held up less than that goes where it belongs; where nothing
 belongs there is silence.
 
-A far end whose own clock runs a little slower or faster than ours would drift. Being late by 20 ms becomes 20 ms of
+A far end whose own clock runs a little slower or faster than ours would drift. Being late by 60 ms becomes 60 ms of
 silence; being early by 40 ms costs a packet, a quiet one if there is any within a second of audio.
 """
 
@@ -31,7 +31,7 @@ _PATIENCE = 1.0
 _BOUND = 30.0
 #: Seconds of disagreement between the far end's clock and ours: up to which gaps are closed, and overlaps borne for as
 #: long as somebody speaks, and at most.
-_LATE, _EARLY, _FAR_TOO_EARLY = 0.02, 0.04, 1.0
+_LATE, _EARLY, _FAR_TOO_EARLY = 0.06, 0.04, 1.0
 _QUIET = 200  # the highest sample of what will not be missed
 
 
