@@ -15,8 +15,7 @@ from agentao_trio import messages
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.messages import AudioFrame, CallEvent, MethodId
 from agentao_trio.wire import Frame, FrameDecoder
-
-from .values import STREAMS, octets
+from tests.golden.values import STREAMS, octets
 
 
 def chunks(data: bytes, chunking: dict[str, Any]) -> Iterator[bytes]:

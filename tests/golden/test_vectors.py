@@ -19,8 +19,7 @@ from agentao_trio.wire import (
     encode_reply,
     encode_request,
 )
-
-from .values import VECTORS, message, octets
+from tests.golden.values import VECTORS, message, octets
 
 
 def section(name: str, **only: str) -> list[Any]:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from agentao_trio import messages
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.messages import MESSAGES, Message
-
-from ..golden.values import FIELDS, VECTORS, octets
+from tests.golden.values import FIELDS, VECTORS, octets
 
 REASONS = {
     "truncated_header",

@@ -41,8 +41,7 @@ from agentao_trio.messages import (
     TerminateResponse,
 )
 from agentao_trio.wire import MAX_FRAME_LENGTH, FrameDecoder, encode_frame
-
-from ..golden.values import VECTORS, octets
+from tests.golden.values import VECTORS, octets
 
 EVERY_MESSAGE = pytest.mark.parametrize("cls", MESSAGES.values(), ids=MESSAGES)
 
