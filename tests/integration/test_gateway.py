@@ -441,7 +441,8 @@ async def test_a_newer_connection_takes_over(autojump_clock: MockClock) -> None:
 
 
 async def test_a_takeover_repeats_nothing_that_has_arrived(autojump_clock: MockClock) -> None:
-    async with world() as here, here.client() as old, here.client(None) as new:
+    near = MemoryNetwork(delay=0.001)
+    async with world(network=near) as here, here.client() as old, here.client(None) as new:
         await old.answered(ECHO)
         await trio.sleep(0.03)  # acknowledged by now, and nobody has looked
         await new.subscribe("me")
