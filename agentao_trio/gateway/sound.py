@@ -6,16 +6,15 @@ codec's clock rate and back. Rates are converted without an anti-aliasing filter
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import sys
-import wave
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
 # The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
+from agentao_trio import wav
 from agentao_trio.audio import PACKET_MS, Codec, from_pcm16, to_pcm16
 
 import audioop  # isort: skip
@@ -47,25 +46,8 @@ def read_wav(data: bytes, codec: Codec) -> Iterator[bytes]:
 
     The last packet is filled with silence. Raises ValueError when the file cannot be read.
     """
-    try:
-        with wave.open(io.BytesIO(data)) as file:
-            channels, width, rate, frames, *_ = file.getparams()
-            samples = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"not a PCM WAV file: {error}") from error
-    if channels not in (1, 2) or width not in (1, 2, 3, 4) or rate < 1:
-        raise ValueError(f"a WAV file with {channels} channels of {8 * width} bits at {rate} Hz cannot be played")
-    samples = samples[: len(samples) - len(samples) % (channels * width)]
-    if sys.byteorder == "big":
-        samples = audioop.byteswap(samples, width)
-    if width == 1:  # unsigned in WAV files, signed everywhere else
-        samples = audioop.bias(samples, 1, -128)
-    samples = audioop.lin2lin(samples, width, 2)
-    if channels == 2:
-        samples = audioop.tomono(samples, 2, 0.5, 0.5)
-    if rate != codec.clock_rate:
-        samples, _ = audioop.ratecv(samples, 2, 1, rate, codec.clock_rate, None)
-    return _cut(_swap(samples), codec)
+    sound = wav.read_wav(data)
+    return _cut(_swap(_at_rate(sound.samples, sound.rate, codec.clock_rate)), codec)
 
 
 def _cut(pcm: bytes, codec: Codec) -> Iterator[bytes]:
