@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -31,6 +31,7 @@ from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
 from tests.support.scripted_gateway import ScriptedGateway, session_on
 from tests.support.simulated import simulated
+from tests.support.sweep import World, sweep
 
 CREATE, ANSWER, HANGUP = (
     EventType.CHANNEL_CREATE,
@@ -423,6 +424,31 @@ async def test_cancellation_hangs_up_everything_and_tells_who_was_not_called(aut
     assert [attempt.cause for attempt in result.rows[0].attempts] == [17]
     assert not result.complete
     assert result.seconds == pytest.approx(2.2, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["cancel", "sigint"])
+def test_wherever_it_is_interrupted_nothing_is_left_and_every_row_has_its_outcome(
+    kind: Literal["cancel", "sigint"],
+) -> None:
+    ends = ["+15550100001", "+15550100017", "+15550100016", "+15550100403", "+15550100001"]
+    again = RetryPolicy(attempts=2, pause=0.1, rejected_pause=0.05)
+
+    async def talk(call: ActiveCall, row: CampaignRow) -> None:
+        await call.send_audio(call.codec.silence * 5)
+
+    async def scenario(world: World) -> None:
+        async with world.session() as session:
+            numbers = [CampaignRow(to=to) for to in ends]
+            running = campaign(session, numbers, talk, calls_per_second=20, max_concurrent=2, retry=again)
+            try:
+                await running.run()
+            finally:
+                if running.statistics().fresh < len(ends):  # it got to run
+                    assert None not in outcomes(running.result())
+
+    runs, findings = sweep(scenario, kind, points=40)
+    assert runs > 30
+    assert findings == []
 
 
 async def test_stopping_lets_calls_finish_and_calls_nobody_again(autojump_clock: MockClock) -> None:
