@@ -358,6 +358,11 @@ def _advance(limit: int, consumed: int, window: int) -> int:
 # -- congestion control ---------------------------------------------------------------------------------------------
 
 
+#: Bytes that may always be in flight: the window RFC 9002 §7.2 begins with. What we carry is paced by a clock, and shed
+#: where the path cannot carry it; a loss-based window that collapses to two datagrams would only make it late.
+_LEAST_WINDOW = 10 * SMALLEST_MAX_DATAGRAM_SIZE
+
+
 class _CountingReno(RenoCongestionControl):
     packets_lost = 0
 
@@ -365,6 +370,7 @@ class _CountingReno(RenoCongestionControl):
         packets = list(packets)
         self.packets_lost += len(packets)
         super().on_packets_lost(now=now, packets=packets)
+        self.congestion_window = max(self.congestion_window, _LEAST_WINDOW)
 
 
 class _CountingCubic(CubicCongestionControl):
@@ -374,6 +380,7 @@ class _CountingCubic(CubicCongestionControl):
         packets = list(packets)
         self.packets_lost += len(packets)
         super().on_packets_lost(now=now, packets=packets)
+        self.congestion_window = max(self.congestion_window, _LEAST_WINDOW)
 
 
 register_congestion_control("agentao-reno", _CountingReno)
