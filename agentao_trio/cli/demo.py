@@ -65,7 +65,7 @@ PLANS: Sequence[Plan] = (
     Plan(number="+15550100105", title="5 % loss", lossy=True),
     Plan(number="+15550100016", title="hangs up", hangs_up=True),
     Plan(number="+15550100017", title="busy", answers=False, hangs_up=True, cause=17),
-    Plan(number="+15550100018", title="no response", answers=False, hangs_up=True, cause=18),
+    Plan(number="+15550100018", title="no user", answers=False, hangs_up=True, cause=18),
     Plan(number="+15550100019", title="no answer", answers=False, hangs_up=True, cause=19),
 )
 

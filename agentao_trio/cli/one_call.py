@@ -20,6 +20,9 @@ from agentao_trio.transport import ClientTLS
 
 __all__ = ["BUSY", "CUT_OFF", "FAILED", "UNANSWERED", "CallOptions", "OneCall", "exit_status"]
 
+#: Seconds that the gateway has for confirming a hangup.
+HANGUP_SECONDS = 5.0
+
 #: Exit statuses that tell how a call ended; 0 is a call that was answered and cleared normally.
 BUSY, UNANSWERED, FAILED, CUT_OFF = 3, 4, 5, 6
 
@@ -119,7 +122,9 @@ class OneCall:
                         await self._talk(call)
                     if limit.cancelled_caught:
                         self._screen.note(f"the call has lasted {options.max_duration:g} s; hanging up")
-            await call.hangup()
+            # A gateway that has gone away confirms nothing; leaving the call says so.
+            with trio.move_on_after(HANGUP_SECONDS):
+                await call.hangup()
             nursery.cancel_scope.cancel()
 
     async def _talk(self, call: ActiveCall) -> None:
