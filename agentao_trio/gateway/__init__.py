@@ -9,6 +9,7 @@ Who answers which number is in :data:`FAR_ENDS`.
 """
 
 from agentao_trio.gateway.farends import FAR_ENDS, FarEnd
+from agentao_trio.gateway.leg import Handset
 from agentao_trio.gateway.model import BucketAction, GatewayModel, GatewayStatistics
 from agentao_trio.gateway.server import Gateway, ServerStatistics, open_gateway
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
@@ -21,6 +22,7 @@ __all__ = [
     "GatewayModel",
     "GatewaySettings",
     "GatewayStatistics",
+    "Handset",
     "ServerStatistics",
     "Trunk",
     "open_gateway",

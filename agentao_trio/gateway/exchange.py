@@ -164,7 +164,10 @@ class Exchange:
         self.counters.events_dropped += count
 
     def subscribe(self, peer: Peer, client_id: str, now: float) -> None:
-        """``peer`` gets the events and the audio of ``client_id`` from now on, and the events it has missed."""
+        """``peer`` gets the events and the audio of ``client_id`` from now on, and the events it has missed.
+
+        It is also told of the inbound calls that wait, whenever they came in.
+        """
         subscription = self._subscription(peer, client_id)
         previous = subscription.peer
         if previous is peer:
@@ -183,6 +186,9 @@ class Exchange:
             del self._subscriptions[peer.tenant, peer.number]
             self._replace(nameless, subscription, now)
         self._effects.append(Resume(subscription, previous))
+        for call in self.calls.values():
+            if call.is_waiting and call.tenant == peer.tenant:
+                self.join(call, subscription, now)  # it may be the one to answer
 
     def _replace(self, old: Subscription, new: Subscription, now: float) -> None:
         new.adopt(old)
@@ -266,6 +272,8 @@ class Exchange:
         call.leg.start(self.recording(call.codec) if call.far_end.voice is Voice.RECORDING else ())
         self.counters.calls_answered += 1
         self._emit(call, EventType.CHANNEL_ANSWER, now)
+        if call.leg.handset is not None:
+            call.leg.handset.answered(call.codec)
         self.wake(call)
         settings, far_end = self.settings, call.far_end
         if call.max_duration_ms:
@@ -323,6 +331,8 @@ class Exchange:
         self._remember_finished(call.call_sid, now)
         self.counters.calls_ended += 1
         self._account(call)
+        if call.leg.handset is not None:
+            call.leg.handset.ended(cause)
         if call.on_end is not None:
             call.on_end(call, now)
 

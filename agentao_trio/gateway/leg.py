@@ -28,7 +28,7 @@ from agentao_trio.gateway.farends import FarEnd, Impairment, Voice
 from agentao_trio.gateway.sound import Packet, mix, tone
 from agentao_trio.messages import AudioFrame
 
-__all__ = ["Dice", "Leg", "LegStatistics", "add_voices"]
+__all__ = ["Dice", "Handset", "Leg", "LegStatistics", "add_voices"]
 
 # A leg that has had nothing to say for this many slots (half a second) gives its place on the clock back.
 _IDLE_SLOTS = 25
@@ -40,6 +40,22 @@ class Dice(Protocol):
     """The part of ``random.Random`` that decides about packets."""
 
     def random(self) -> float: ...
+
+
+class Handset(Protocol):
+    """Somebody at the far end who is directed from outside: a script's caller. None of these may wait or raise."""
+
+    def answered(self, codec: Codec) -> None:
+        """The call is up; its audio is in this codec."""
+
+    def hear(self, packet: Packet | None) -> None:
+        """What is heard in a 20 ms slot. Slots in which nothing is said either way may be left out."""
+
+    def say(self) -> bytes | None:
+        """A packet in the call's codec to say in this slot, or nothing."""
+
+    def ended(self, cause: int) -> None:
+        """The call is over, with this Q.850 cause."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +112,8 @@ class Leg:
         self.observed = False
         #: For how long the far end has to speak over a playback before that is interrupted; ``None`` is for ever.
         self.barge_in_patience_ms: int | None = None
+        #: Who hears and speaks in the far end's place.
+        self.handset: Handset | None = None
         #: What the far end said in its latest slot, for the other leg of a bridge.
         self.saying: Packet | None = None
 
@@ -122,11 +140,11 @@ class Leg:
 
     @property
     def _listens(self) -> bool:
-        return self.observed or self._echoes or self._playback is not None
+        return self.observed or self._echoes or self._playback is not None or self.handset is not None
 
     @property
     def _echoes(self) -> bool:
-        return self.loopback or self._voice is Voice.ECHO
+        return self.loopback or (self._voice is Voice.ECHO and self.handset is None)
 
     # -- one slot -------------------------------------------------------------------------------------------------
 
@@ -143,6 +161,8 @@ class Leg:
 
     def speak(self, heard: Packet | None) -> Packet | None:
         """What the far end says in this slot, having heard ``heard``."""
+        if self.handset is not None:
+            self.handset.hear(heard)
         said = heard if self._echoes else self._voiced()
         self.saying = said
         if self._playback is not None and self.barge_in_patience_ms is not None:
@@ -159,6 +179,9 @@ class Leg:
             self.interrupt()
 
     def _voiced(self) -> Packet | None:
+        if self.handset is not None:
+            payload = self.handset.say()
+            return None if payload is None else Packet(payload, self.codec.value)
         match self._voice:
             case Voice.TONE:
                 return Packet(tone(self.codec), self.codec.value)

@@ -37,7 +37,7 @@ from agentao_trio.gateway.effects import Effect
 from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.farends import FarEnd, find_far_end
 from agentao_trio.gateway.inbound import Inbound, Notification
-from agentao_trio.gateway.leg import Dice
+from agentao_trio.gateway.leg import Dice, Handset
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
@@ -150,6 +150,8 @@ class GatewayModel:
         self._inbound = Inbound(self._exchange, self._control)
         self._campaigns = Campaigns(self._exchange, self._dial_for_campaign, read_file)
         self._placed_at: dict[str, deque[float]] = {}
+        #: Who answers, by the number that is called, in the place of the far end that otherwise would.
+        self.handsets: dict[str, Handset] = {}
         self._handlers: dict[MethodId, Callable[[Peer, Any, float], Message | Silence]] = {
             MethodId.Originate: self._originate,
             MethodId.OriginateBulk: self._originate_bulk,
@@ -180,6 +182,14 @@ class GatewayModel:
     def calls(self) -> Mapping[str, Call]:
         """The open calls by call_sid."""
         return MappingProxyType(self._exchange.calls)
+
+    def speak(self, call_sid: str) -> None:
+        """The handset of an open call has something to say."""
+        self._exchange.wake(self._exchange.calls[call_sid])
+
+    def hang_up(self, call_sid: str, cause: int, now: float) -> None:
+        """The far end of an open call ends it, with a Q.850 cause."""
+        self._exchange.end(self._exchange.calls[call_sid], cause, now)
 
     @property
     def notifications(self) -> tuple[Notification, ...]:
@@ -275,6 +285,7 @@ class GatewayModel:
         if request.auto_barge_in:
             call.leg.barge_in_patience_ms = request.barge_in_patience_ms
         call.on_answer = self._control.begin
+        call.leg.handset = self.handsets.get(request.to)
         self._exchange.create(call, now)
         return call
 
@@ -366,12 +377,19 @@ class GatewayModel:
     # -- calls that come in ---------------------------------------------------------------------------------------
 
     def place_inbound_call(
-        self, *, trunk_id: str, call_from: str, far_end: str, now: float, call_sid: str = ""
+        self,
+        *,
+        trunk_id: str,
+        call_from: str,
+        far_end: str,
+        now: float,
+        call_sid: str = "",
+        handset: Handset | None = None,
     ) -> str | None:
         """Somebody calls the trunk. Returns the call_sid, or ``None`` when the trunk rejects calls.
 
-        ``far_end`` is who it is: a name, a number or a SIP URI of the table. Raises ValueError for one that is not
-        there, and for a trunk that does not exist.
+        ``far_end`` is who it is: a name, a number or a SIP URI of the table; ``handset`` hears and speaks in its place.
+        Raises ValueError for one that is not there, and for a trunk that does not exist.
         """
         uri = far_end if far_end.startswith(("+", "sip:", "sips:")) else f"sip:{far_end}@caller"
         caller = find_far_end(uri, other=None)
@@ -383,6 +401,7 @@ class GatewayModel:
         tenant = trunk.tenant if trunk is not None else self._settings.tenant
         call = self._new_call(call_sid, tenant, trunk_id, call_from, caller)
         call.inbound = True
+        call.leg.handset = handset
         return call.call_sid if self._inbound.ring(call, now) else None
 
     def _set_inbound_routing(self, peer: Peer, request: m.SetInboundRoutingRequest, now: float) -> Message | Silence:

@@ -36,6 +36,7 @@ from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.commands import invalid
 from agentao_trio.gateway.downlink import Downlink
 from agentao_trio.gateway.effects import Resume, SendAudio, SendEvents, Speak
+from agentao_trio.gateway.leg import Handset
 from agentao_trio.gateway.model import GatewayModel, GatewayStatistics, Silence
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
@@ -145,18 +146,39 @@ class Gateway:
         return ClientTLS(ca=self.ca_pem)
 
     def place_inbound_call(
-        self, *, trunk_id: str, call_from: str = "+15550109999", far_end: str = "echo", call_sid: str = ""
+        self,
+        *,
+        trunk_id: str,
+        call_from: str = "+15550109999",
+        far_end: str = "echo",
+        call_sid: str = "",
+        handset: Handset | None = None,
     ) -> str | None:
         """Have somebody call the trunk. Returns the call_sid, or ``None`` when the trunk rejects calls.
 
-        ``far_end`` is who it is: the name, number or SIP URI of one of the far ends. Raises ValueError for an unknown
-        one, and for a trunk that does not exist.
+        ``far_end`` is who it is: the name, number or SIP URI of one of the far ends; a ``handset`` hears and speaks in
+        its place. Raises ValueError for an unknown one, and for a trunk that does not exist.
         """
         placed = self.model.place_inbound_call(
-            trunk_id=trunk_id, call_from=call_from, far_end=far_end, call_sid=call_sid, now=trio.current_time()
+            trunk_id=trunk_id,
+            call_from=call_from,
+            far_end=far_end,
+            call_sid=call_sid,
+            handset=handset,
+            now=trio.current_time(),
         )
         self._carry_out()
         return placed
+
+    def speak(self, call_sid: str) -> None:
+        """The handset of an open call has something to say from now on. Raises KeyError where there is no such call."""
+        self.model.speak(call_sid)
+        self._carry_out()
+
+    def hang_up(self, call_sid: str, cause: int = 16) -> None:
+        """Have the far end hang up, with this Q.850 cause. Raises KeyError where there is no such call."""
+        self.model.hang_up(call_sid, cause, trio.current_time())
+        self._carry_out()
 
     def reset_streams(self, code: int = 0) -> None:
         """Abandon every downlink stream, in the middle of whatever it carries. Clients get others."""
