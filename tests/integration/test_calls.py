@@ -282,3 +282,15 @@ async def test_a_hangup_missed_in_an_outage_is_told_afterwards(autojump_clock: M
         assert (await call.wait_ended()).q850_cause == 16
         assert session.statistics().connections == 2
         assert session.statistics().calls_lost == 0
+
+
+async def test_a_call_that_rang_before_the_session_came_is_told_and_can_be_refused(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    async with simulated(network=network) as (_, gateway):
+        call_sid = gateway.place_inbound_call(trunk_id="main")
+        await trio.sleep(1)
+        async with open_session("quic://gateway.test:9090", tls=gateway.tls, socket=network.socket()) as late:
+            call = await anext(late.incoming())
+            assert call.call_sid == call_sid
+            await call.hangup()
+            assert (await call.wait_ended()).q850_cause == 21

@@ -55,7 +55,7 @@ async def test_the_documents_own_example(autojump_clock: MockClock) -> None:
             await trio.sleep(0.1)
             # The stream ends with the call, in whichever of the two lines the agent happens to be.
             assert client.session.statistics().handler_failures == 0
-        assert said[0] == "Call ended"
+        assert "Call ended" in said
         with pytest.raises(SessionClosed):
             client.get_call("any")
 
