@@ -18,7 +18,6 @@ error that is nobody's in particular. :meth:`Campaign.result` tells them at any 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -203,7 +202,6 @@ class Campaign:
         self._progress: Broadcast[Progress] = Broadcast()
         self._began: float | None = None
         self._seconds: float | None = None
-        self._room_since = -math.inf  # when the last call ended that had the last place
         self._changed = trio.lowlevel.ParkingLot()
 
     async def run(self) -> CampaignResult:
@@ -276,17 +274,14 @@ class Campaign:
             if due is None or plan.calling >= self._max_concurrent:
                 await self._changed.park()
                 continue
-            ready_at = max(due, self._room_since)
-            when = max(ready_at, pace.next_at)
-            now = trio.current_time()
+            now, when = trio.current_time(), max(due, pace.next_at)
             if now < when:
                 with trio.move_on_at(when):
                     await self._changed.park()
             elif self._session.state is SessionState.RECONNECTING:
                 await trio.sleep(RECONNECT_INTERVAL)
-                self._room_since = trio.current_time()
             else:
-                pace.placed(now, ready_at)
+                pace.placed(now)
                 turn = plan.take(now)
                 nursery.start_soon(self._attempt, turn, name=f"campaign call to {turn.row.to}")
 
@@ -298,10 +293,7 @@ class Campaign:
             self._ended(turn, attempt.close())
 
     def _ended(self, turn: Turn, attempt: Attempt) -> None:
-        now = trio.current_time()
-        if self._plan.calling >= self._max_concurrent:
-            self._room_since = now
-        retry_at = self._plan.ended(turn, attempt, now)
+        retry_at = self._plan.ended(turn, attempt, trio.current_time())
         facts = {
             "attempt": turn.attempt,
             "call_sid": attempt.call_sid,

@@ -171,14 +171,13 @@ class Pace:
         #: When the next call may be placed; at first at once.
         self.next_at = -math.inf
 
-    def placed(self, now: float, ready_at: float) -> None:
-        """A call was placed that could have been placed at ``ready_at``, had it been its turn.
+    def placed(self, now: float) -> None:
+        """A call was placed.
 
-        What was a little late because the program was busy keeps to the grid, so that the pace holds; what had to wait
-        for room or for its time, or was late by half a place, begins a new one.
+        One that was a little late keeps to the grid, so that the pace holds; one that was late by half a place, or had
+        to wait for something else, begins a new grid.
         """
-        due = max(self.next_at, ready_at)
-        self.next_at = (due if now - due < self._interval / 2 else now) + self._interval
+        self.next_at = (self.next_at if now - self.next_at < self._interval / 2 else now) + self._interval
 
 
 # -- the books ------------------------------------------------------------------------------------------------------

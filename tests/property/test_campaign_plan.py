@@ -173,6 +173,14 @@ def test_nobody_is_called_more_often_than_allowed_nor_again_after_an_answer(
     assert pause is None or 0 <= pause <= 400
 
 
+def test_the_pause_after_refusals_doubles_up_to_five_minutes() -> None:
+    policy = RetryPolicy(attempts=99, rejected_pause=40)
+    refused, busy = attempt(Outcome.REJECTED, code=3, retryable=True), attempt(Outcome.UNANSWERED, cause=17)
+    assert [policy.pause_after([refused] * count) for count in range(1, 7)] == [40, 80, 160, 300, 300, 300]
+    assert policy.pause_after([refused, refused, busy, refused]) == 40
+    assert RetryPolicy(rejected_pause=1000).pause_after([refused, refused]) == 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -197,13 +205,12 @@ RATES = st.one_of(st.integers(1, 200), st.floats(0.05, 200))
 
 @given(RATES, st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=60))
 def test_no_window_holds_more_calls_than_the_pace_allows(per_second: float, delays: list[tuple[float, float]]) -> None:
-    """Whatever has to wait for room, and however late the program is."""
+    """However long calls have to wait for room, and however late the program is."""
     pace, placed = Pace(per_second), [0.0]
-    pace.placed(0.0, -math.inf)
-    for not_ready, late in delays:
-        ready_at = placed[-1] + not_ready / per_second
-        now = max(ready_at, pace.next_at) + late / per_second
-        pace.placed(now, ready_at)
+    pace.placed(0.0)
+    for wait, late in delays:
+        now = max(placed[-1] + wait / per_second, pace.next_at) + late / per_second
+        pace.placed(now)
         placed.append(now)
         assert pace.next_at - now > 0.499 / per_second
     for first, start in enumerate(placed):
@@ -215,10 +222,10 @@ def test_no_window_holds_more_calls_than_the_pace_allows(per_second: float, dela
 @given(RATES, st.lists(st.floats(0, 0.49), max_size=200))
 def test_lateness_does_not_add_up(per_second: float, lateness: list[float]) -> None:
     pace = Pace(per_second)
-    pace.placed(1000.0, -math.inf)
+    pace.placed(1000.0)
     for number, late in enumerate(lateness, 1):
         assert pace.next_at == pytest.approx(1000.0 + number / per_second)
-        pace.placed(pace.next_at + late / per_second, -math.inf)
+        pace.placed(pace.next_at + late / per_second)
 
 
 @pytest.mark.parametrize("per_second", [0, -1, math.nan, math.inf])

@@ -199,6 +199,17 @@ def test_a_far_end_may_change_its_codec() -> None:
     assert pitch(heard, 16_000) == pytest.approx(500, abs=1)
 
 
+def test_what_the_filter_holds_comes_before_a_frame_that_needs_none() -> None:
+    converter = wanting(Codec.PCM16, 16_000)
+    for frame in frames(bytes(3200), Codec.PCMU):
+        converter.convert(frame)
+    unchanged = AudioFrame(payload=b"\x01\x00" * 320, codec="PCM16", sequence_number=10, lost_before=0)
+    heard = converter.convert(unchanged)
+    assert heard is not None
+    assert heard.payload == bytes(960) + unchanged.payload
+    assert converter.finish() is None
+
+
 def test_a_frame_that_says_nothing_yet_passes_its_gap_on() -> None:
     converter = wanting(rate=16_000)
     quiet = AudioFrame(payload=bytes(8), codec="PCMU", sequence_number=4, lost_before=3)
