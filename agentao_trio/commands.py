@@ -123,8 +123,7 @@ class Commands(abc.ABC):
         for name, value in (("calls_per_second", calls_per_second), ("max_concurrent_calls", max_concurrent_calls)):
             if value < 1:
                 raise LocalProtocolError(f"{name} is {value}; expected 1 or more")
-        if not DialplanAction.HANGUP <= default_app <= DialplanAction.AI_BIDIRECTIONAL_STREAM:
-            raise LocalProtocolError(f"default_app is {default_app!r}; a call can only start with one of 0 to 6")
+        dialplan.check_default_app(default_app, default_app_args)
         reply: messages.BulkResponse = await self._query(
             MethodId.OriginateBulk,
             messages.BulkRequest(

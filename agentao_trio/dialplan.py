@@ -1,73 +1,126 @@
-"""What a gateway takes for an address and for the argument of a dialplan action, checked before anything is sent.
+"""What the protocol takes for an address and for the argument of a dialplan action (PROTOCOL sections 6 and 9.2).
 
-PROTOCOL sections 6 and 9.2 hold the grammar. A gateway answers ERR_VALIDATION_FAILED to what is refused here; saying it
-first names the mistake, and costs no round trip.
+A client checks before it sends: a gateway would answer ERR_VALIDATION_FAILED, and saying it first names the mistake and
+costs no round trip. The embedded gateway checks what others send, by the same grammar.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from agentao_trio.errors import LocalProtocolError
+from agentao_trio.legible import quoted
 from agentao_trio.messages import DialplanAction
 
-__all__ = ["check_arguments", "check_destination", "check_originate"]
+__all__ = [
+    "Digit",
+    "check_arguments",
+    "check_default_app",
+    "check_destination",
+    "check_traceparent",
+    "is_destination",
+    "is_path",
+    "parse_digit",
+]
+
+#: Characters of the longest address; RFC 3261 sets no limit, but no telephone network takes a longer one.
+MAX_DESTINATION = 512
 
 _E164 = re.compile(r"\+[0-9]{1,15}")
 _SIP_URI = re.compile(r"sips?:[!-~]+")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_DTMF = re.compile(r"(?P<digit>[0-9*#A-D]):(?P<mode>rfc2833|info):(?P<ms>[0-9]{1,4})")
+_DTMF = re.compile(r"(?P<digit>[0-9*#A-D]):(?P<mode>rfc2833|info|inband):(?P<ms>[0-9]{1,4})")
+_DTMF_MS = range(40, 4_001)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+def is_destination(to: str) -> bool:
+    """Whether ``to`` is an E.164 number (``+`` and 1 to 15 digits) or a SIP URI."""
+    return len(to) <= MAX_DESTINATION and bool(_E164.fullmatch(to) or _SIP_URI.fullmatch(to))
+
+
 def check_destination(to: str) -> None:
-    """Raise :class:`LocalProtocolError` unless ``to`` is an E.164 number (``+`` and 1 to 15 digits) or a SIP URI."""
-    if not (_E164.fullmatch(to) or _SIP_URI.fullmatch(to)):
+    """Raise :class:`LocalProtocolError` unless ``to`` is a destination."""
+    if not is_destination(to):
         raise LocalProtocolError(
-            f"{to!r} is not a destination; expected an E.164 number such as '+15550100001' or a SIP URI such as "
+            f"{quoted(to)} is not a destination; expected an E.164 number such as '+15550100001' or a SIP URI such as "
             "'sip:alice@example.com'"
         )
 
 
-def check_originate(to: str, default_app: DialplanAction, default_app_args: str, traceparent: str) -> None:
-    """Raise :class:`LocalProtocolError` for a field of Originate that the protocol does not allow."""
-    check_destination(to)
-    if not DialplanAction.HANGUP <= default_app <= DialplanAction.AI_BIDIRECTIONAL_STREAM:
-        raise LocalProtocolError(
-            f"default_app is {default_app!r}; a call can only start with one of the actions 0 (HANGUP) to "
-            "6 (AI_BIDIRECTIONAL_STREAM)"
-        )
-    check_arguments(DialplanAction(default_app), default_app_args)
+def check_traceparent(traceparent: str) -> None:
+    """Raise :class:`LocalProtocolError` unless ``traceparent`` is empty or W3C trace context."""
     if traceparent and not _TRACEPARENT.fullmatch(traceparent):
         raise LocalProtocolError(
-            f"traceparent is {traceparent!r}; expected W3C trace context, for example "
+            f"traceparent is {quoted(traceparent)}; expected W3C trace context, for example "
             "'00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'"
         )
 
 
-def check_arguments(action: DialplanAction, app_args: str) -> None:
-    """Raise :class:`LocalProtocolError` unless ``app_args`` is what ``action`` takes (PROTOCOL section 9.2)."""
+def check_default_app(action: int, app_args: str, *, inband: bool = False, loopback: bool = False) -> None:
+    """Raise :class:`LocalProtocolError` unless a call can start with ``action`` and its argument."""
+    allowed = DialplanAction.HANGUP <= action <= DialplanAction.AI_BIDIRECTIONAL_STREAM
+    if not (allowed or (loopback and action == DialplanAction.LOOPBACK)):
+        raise LocalProtocolError(
+            f"default_app is {_name(action)}; a call can only start with one of the actions 0 (HANGUP) to 6 "
+            "(AI_BIDIRECTIONAL_STREAM)"
+        )
+    check_arguments(action, app_args, inband=inband)
+
+
+def check_arguments(action: int, app_args: str, *, inband: bool = False) -> None:
+    """Raise :class:`LocalProtocolError` unless ``app_args`` is what ``action`` takes.
+
+    ``inband``: whether DTMF may be sent as sound, which the vendor's clients offer and its gateway does not (PROTOCOL
+    section 16.19).
+    """
     match action:
-        case DialplanAction.TRANSFER:
-            check_destination(app_args)
+        case DialplanAction.TRANSFER if not is_destination(app_args):
+            raise LocalProtocolError(f"TRANSFER takes an E.164 number or a SIP URI, not {quoted(app_args)}")
         case DialplanAction.MUTE | DialplanAction.UNMUTE if app_args not in ("", "wire"):
-            raise LocalProtocolError(f"{action.name} takes no argument or 'wire', not {app_args!r}")
+            raise LocalProtocolError(f"{_name(action)} takes no argument or 'wire', not {quoted(app_args)}")
+        case DialplanAction.HOLD | DialplanAction.UNHOLD if app_args:
+            raise LocalProtocolError(f"{_name(action)} takes no argument, not {quoted(app_args)}")
         case DialplanAction.SEND_DTMF:
-            _check_dtmf(app_args)
-        case DialplanAction.PLAYBACK if not app_args.startswith("/") or _CONTROL.search(app_args):
-            raise LocalProtocolError(f"PLAYBACK takes the absolute path of a .wav on the gateway, not {app_args!r}")
+            parse_digit(app_args, inband=inband)
+        case DialplanAction.PLAYBACK if not is_path(app_args, ".wav"):
+            raise LocalProtocolError(
+                f"PLAYBACK takes the absolute path of a .wav on the gateway, not {quoted(app_args)}"
+            )
         case DialplanAction.UNPARK_AND_BRIDGE if not app_args:
             raise LocalProtocolError("UNPARK_AND_BRIDGE takes the call_sid of the other leg; none was given")
-        case DialplanAction.HOLD | DialplanAction.UNHOLD if app_args:
-            raise LocalProtocolError(f"{action.name} takes no argument, not {app_args!r}")
         case DialplanAction.SUPERVISE:
             raise LocalProtocolError("SUPERVISE is internal to the gateway; use SuperviseSubscribe")
+        case _ if action not in DialplanAction.__members__.values():
+            raise LocalProtocolError(f"{action} is not a dialplan action")
 
 
-def _check_dtmf(app_args: str) -> None:
+def is_path(path: str, suffix: str) -> bool:
+    """Whether ``path`` is an absolute path to a file of that kind, without control characters."""
+    return path.startswith("/") and path.lower().endswith(suffix) and not _CONTROL.search(path)
+
+
+class Digit(NamedTuple):
+    """One DTMF digit, how it is sent and for how many milliseconds."""
+
+    digit: str
+    mode: str
+    ms: int
+
+
+def parse_digit(app_args: str, *, inband: bool = False) -> Digit:
+    """``<digit>:<mode>:<ms>``. Raises :class:`LocalProtocolError`."""
     match = _DTMF.fullmatch(app_args)
-    if match is None or not 40 <= int(match["ms"]) <= 4000:
+    if match is None or int(match["ms"]) not in _DTMF_MS:
         raise LocalProtocolError(
-            f"SEND_DTMF takes '<digit>:<mode>:<ms>' with one digit of 0-9, *, #, A-D, the mode rfc2833 or info and 40 "
-            f"to 4000 ms, not {app_args!r}"
+            "SEND_DTMF takes '<digit>:<mode>:<ms>' with one digit of 0-9, *, #, A-D, the mode rfc2833 or info, and "
+            f"{_DTMF_MS.start} to {_DTMF_MS.stop - 1} ms, not {quoted(app_args)}"
         )
+    if match["mode"] == "inband" and not inband:
+        raise LocalProtocolError("DTMF cannot be sent inband; use rfc2833 or info")
+    return Digit(match["digit"], match["mode"], int(match["ms"]))
+
+
+def _name(action: int) -> str:
+    return action.name if isinstance(action, DialplanAction) else str(action)

@@ -7,7 +7,7 @@ goes on for a megabyte. Strings keep their bytes for as long as they are data; w
 
 from __future__ import annotations
 
-__all__ = ["legible"]
+__all__ = ["legible", "quoted"]
 
 
 def legible(text: str, limit: int = 200) -> str:
@@ -24,3 +24,8 @@ def legible(text: str, limit: int = 200) -> str:
 def _escaped(char: str) -> str:
     # unicode_escape turns surrogates, which stand for bytes that are no UTF-8, into \udcXX; so they stay visible.
     return char.encode("unicode_escape").decode("ascii")
+
+
+def quoted(text: str, limit: int = 64) -> str:
+    """``text`` in quotes, in ASCII, escaped, cut after ``limit`` characters."""
+    return ascii(text if len(text) <= limit else text[:limit] + "…")

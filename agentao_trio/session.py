@@ -194,7 +194,9 @@ class Session(Commands):
         comes: the outcome is unknown then and the command is not repeated; should the call come to life later, it is
         hung up. The same happens on cancellation.
         """
-        dialplan.check_originate(to, default_app, default_app_args, traceparent)
+        dialplan.check_destination(to)
+        dialplan.check_default_app(default_app, default_app_args)
+        dialplan.check_traceparent(traceparent)
         call = ActiveCall(self, call_sid=call_sid or str(uuid.uuid4()), caller=call_from, callee=to, codec=codec)
         if call.call_sid in self._router.calls:
             raise LocalProtocolError(f"call_sid {call.call_sid!r} is already in use by an open call of this session")

@@ -27,12 +27,13 @@ from typing import Protocol
 
 import attrs
 
+from agentao_trio.dialplan import is_destination
 from agentao_trio.gateway.calls import Call
-from agentao_trio.gateway.commands import invalid, local_path, reason, shown
+from agentao_trio.gateway.commands import invalid, local_path, reason
 from agentao_trio.gateway.exchange import Exchange
-from agentao_trio.gateway.farends import is_destination
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.gateway.timers import Timer
+from agentao_trio.legible import quoted
 from agentao_trio.messages import BulkRequest, OriginateRequest
 
 __all__ = ["Campaign", "Campaigns", "Dial", "read_campaign"]
@@ -85,14 +86,14 @@ class Campaigns:
             raise invalid(f"campaign_id and trunk_id have no more than {_MAX_ID} characters")
         campaign_id = request.campaign_id or f"campaign-{self._exchange.next_number()}"
         if (peer.tenant, campaign_id) in self._campaigns:
-            raise invalid(f"campaign {shown(campaign_id)} is running already")
+            raise invalid(f"campaign {quoted(campaign_id)} is running already")
         if sum(each.tenant == peer.tenant for each in self._campaigns.values()) >= settings.max_campaigns:
             raise invalid(f"{settings.max_campaigns} campaigns are running already")
         path = local_path(request.csv_url, ".csv")
         try:
             rows = read_campaign(self._read_file(path), request, campaign_id, max_rows=settings.max_campaign_rows)
         except (OSError, ValueError) as error:
-            raise invalid(f"{shown(path)} cannot be loaded: {reason(error)}") from error
+            raise invalid(f"{quoted(path)} cannot be loaded: {reason(error)}") from error
         campaign = Campaign(
             campaign_id=campaign_id,
             tenant=peer.tenant,
@@ -110,7 +111,7 @@ class Campaigns:
         """Drop the pending rows; running calls finish. Returns how many rows; raises :class:`Refused`."""
         campaign = self._campaigns.get((tenant, campaign_id))
         if campaign is None:
-            raise invalid(f"there is no campaign {shown(campaign_id)}")
+            raise invalid(f"there is no campaign {quoted(campaign_id)}")
         dropped = len(campaign.pending)
         campaign.pending.clear()
         self._go_on(campaign, now)

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from agentao_trio import dialplan
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import OrderState
 from agentao_trio.gateway.calls import Call
-from agentao_trio.gateway.commands import Refused, check_arguments, invalid, parse_digit, reason, shown
+from agentao_trio.gateway.commands import Refused, by_the_grammar, invalid, reason
 from agentao_trio.gateway.exchange import NORMAL_CLEARING, TEMPORARY_FAILURE, Exchange
 from agentao_trio.gateway.farends import FarEnd, Voice, find_far_end
 from agentao_trio.gateway.sound import read_wav
+from agentao_trio.legible import quoted
 from agentao_trio.messages import DialplanAction, ErrorCode
 
 __all__ = ["CallControl"]
@@ -55,7 +57,8 @@ class CallControl:
 
     def execute(self, call: Call, action: int, arguments: str, now: float) -> str:
         """Do it and return a status word for the reply. Raises :class:`Refused`, and nothing has happened then."""
-        check_arguments(action, arguments, inband=self._exchange.settings.inband_dtmf)
+        with by_the_grammar():
+            dialplan.check_arguments(action, arguments, inband=self._exchange.settings.inband_dtmf)
         if not call.is_answered and action not in (DialplanAction.HANGUP, DialplanAction.ANSWER):
             raise invalid(f"the call is {call.state.value}; this needs an answered call")
         return self._actions[action](call, arguments, now)
@@ -97,12 +100,12 @@ class CallControl:
         try:
             return read_wav(self._read_file(path), codec)
         except (OSError, ValueError) as error:
-            raise invalid(f"{shown(path)} cannot be played: {reason(error)}") from error
+            raise invalid(f"{quoted(path)} cannot be played: {reason(error)}") from error
 
     def _bridge(self, call: Call, call_sid: str, now: float) -> str:
         other = self._exchange.calls.get(call_sid)
         if other is None or other.tenant != call.tenant or not other.is_answered:
-            raise invalid(f"there is no answered call {shown(call_sid)} to bridge to")
+            raise invalid(f"there is no answered call {quoted(call_sid)} to bridge to")
         if other is call:
             raise invalid("a call cannot be bridged to itself")
         self._exchange.bridge(call, other)
@@ -136,7 +139,7 @@ class CallControl:
             raise invalid("the call is being transferred already")
         target = find_far_end(destination, other=self._exchange.settings.other_numbers)
         if target is None:
-            raise Refused(ErrorCode.ERR_INVALID_DESTINATION, f"{shown(destination)} cannot be reached")
+            raise Refused(ErrorCode.ERR_INVALID_DESTINATION, f"{quoted(destination)} cannot be reached")
         call.is_being_transferred = True
         self._exchange.after(call, now + self._exchange.settings.transfer_after, self._conclude_transfer, target)
         return "REFERRED"
@@ -147,7 +150,7 @@ class CallControl:
             self._exchange.end(call, NORMAL_CLEARING, now)
 
     def _send_digit(self, call: Call, arguments: str, now: float) -> str:
-        digit = parse_digit(arguments, inband=self._exchange.settings.inband_dtmf).digit
+        digit = dialplan.parse_digit(arguments, inband=self._exchange.settings.inband_dtmf).digit
         call.digits += digit
         if call.far_end.keypad:
             self._press(call, digit, now)

@@ -27,7 +27,6 @@ from functools import partial
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import OrderState
 from agentao_trio.gateway.calls import Call, Supervisor
-from agentao_trio.gateway.commands import shown
 from agentao_trio.gateway.effects import Counters, Effect, Resume, SendAudio, SendEvents, Speak
 from agentao_trio.gateway.farends import FarEnd, Voice
 from agentao_trio.gateway.leg import Dice, Leg, add_voices
@@ -35,6 +34,7 @@ from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.sound import Packet, mix, read_wav
 from agentao_trio.gateway.subscriptions import Peer, Subscription
 from agentao_trio.gateway.timers import Timers
+from agentao_trio.legible import quoted
 from agentao_trio.messages import AudioFrame, CallEvent, EventType
 
 __all__ = ["CALL_REJECTED", "NORMAL_CLEARING", "NO_ANSWER", "TEMPORARY_FAILURE", "Exchange"]
@@ -226,7 +226,7 @@ class Exchange:
     def _emit(self, call: Call, event_type: EventType, now: float, cause: int = 0) -> None:
         event = call.event(event_type, self.ms(now), cause)
         self.counters.events_emitted += 1
-        log.info("call %s to %s: %s", shown(call.call_sid), call.far_end.name, _in_words(event))
+        log.info("call %s to %s: %s", quoted(call.call_sid), call.far_end.name, _in_words(event))
         for subscription in call.audience:
             subscription.add(event, now)
             self._effects.append(SendEvents(subscription))
@@ -273,7 +273,7 @@ class Exchange:
         self.counters.calls_answered += 1
         self._emit(call, EventType.CHANNEL_ANSWER, now)
         if call.leg.handset is not None:
-            call.leg.handset.answered(call.codec)
+            call.leg.handset.answered(call.call_sid, call.codec)
         self.wake(call)
         settings, far_end = self.settings, call.far_end
         if call.max_duration_ms:

@@ -23,9 +23,10 @@ from enum import Enum, auto
 import attrs
 
 from agentao_trio.audio import Codec
+from agentao_trio.dialplan import is_destination
 from agentao_trio.messages import ErrorCode
 
-__all__ = ["FAR_ENDS", "FarEnd", "Impairment", "Voice", "find_far_end", "is_destination"]
+__all__ = ["FAR_ENDS", "FarEnd", "Impairment", "Voice", "find_far_end"]
 
 
 class Voice(Enum):
@@ -204,18 +205,10 @@ FAR_ENDS: tuple[FarEnd, ...] = (
 )
 
 _DEFAULT_RATE = 5
-_MAX_DESTINATION = 512
-_E164 = re.compile(r"\+[0-9]{1,15}")
-_SIP_URI = re.compile(r"sips?:[!-~]+")
 
 _BY_NAME = {row.name: row for row in FAR_ENDS}
 _BY_NUMBER = {row.number: row for row in FAR_ENDS if not row.parameter}
 _BY_PREFIX = {row.number[:-2]: row for row in FAR_ENDS if row.parameter}
-
-
-def is_destination(to: str) -> bool:
-    """Whether ``to`` is an E.164 number or a SIP URI as PROTOCOL section 9.2 spells them (and not absurdly long)."""
-    return len(to) <= _MAX_DESTINATION and bool(_E164.fullmatch(to) or _SIP_URI.fullmatch(to))
 
 
 def find_far_end(to: str, *, other: str | None) -> FarEnd | None:

@@ -21,10 +21,11 @@ import attrs
 
 from agentao_trio.audio import PACKET_MS
 from agentao_trio.gateway.calls import Call
-from agentao_trio.gateway.commands import Refused, invalid, local_path, shown
+from agentao_trio.gateway.commands import Refused, invalid, local_path
 from agentao_trio.gateway.control import CallControl
 from agentao_trio.gateway.exchange import CALL_REJECTED, NORMAL_CLEARING, Exchange
 from agentao_trio.gateway.subscriptions import Peer
+from agentao_trio.legible import quoted
 from agentao_trio.messages import InboundRule, SetInboundRoutingRequest
 
 __all__ = ["Inbound", "Notification"]
@@ -106,7 +107,7 @@ class Inbound:
     def answer(self, peer: Peer, call: Call, now: float) -> None:
         """``peer`` takes the call. Raises :class:`Refused` when it does not wait (any more)."""
         if not call.is_waiting:
-            raise invalid(f"call {shown(call.call_sid)} is not waiting for an answer")
+            raise invalid(f"call {quoted(call.call_sid)} is not waiting for an answer")
         subscription = self._exchange.subscription_of(peer)
         self._exchange.join(call, subscription, now)
         call.listener = subscription

@@ -30,7 +30,6 @@ from agentao_trio.gateway.commands import (
     check_default_app,
     invalid,
     refusal,
-    shown,
 )
 from agentao_trio.gateway.control import CallControl
 from agentao_trio.gateway.effects import Effect
@@ -40,6 +39,7 @@ from agentao_trio.gateway.inbound import Inbound, Notification
 from agentao_trio.gateway.leg import Dice, Handset
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
 from agentao_trio.gateway.subscriptions import Peer
+from agentao_trio.legible import quoted
 from agentao_trio.messages import DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
 
 __all__ = ["BucketAction", "GatewayModel", "GatewayStatistics", "Silence"]
@@ -248,7 +248,7 @@ class GatewayModel:
         """Who is being called. Raises :class:`Refused` for every reason not to call there."""
         check_call_sid(request.call_sid)
         if request.call_sid and self._exchange.is_known(request.call_sid):
-            raise invalid(f"there is, or was just now, a call {shown(request.call_sid)}; it is not placed again")
+            raise invalid(f"there is, or was just now, a call {quoted(request.call_sid)}; it is not placed again")
         check_default_app(request, inband=self._settings.inband_dtmf, loopback=self._settings.loopback)
         if len(request.client_id) > _MAX_CLIENT_ID:
             raise invalid(f"a client_id has no more than {_MAX_CLIENT_ID} characters")
@@ -257,7 +257,7 @@ class GatewayModel:
             self._control.open_wav(request.default_app_args, trunk.codec)
         far_end = find_far_end(request.to, other=self._settings.other_numbers)
         if far_end is None:
-            raise Refused(ErrorCode.ERR_INVALID_DESTINATION, f"{shown(request.to)} cannot be reached")
+            raise Refused(ErrorCode.ERR_INVALID_DESTINATION, f"{quoted(request.to)} cannot be reached")
         if far_end.code != ErrorCode.SUCCESS:
             raise Refused(far_end.code, _REFUSED_BY_NUMBER[far_end.code])
         if not self._exchange.has_room():
@@ -273,7 +273,7 @@ class GatewayModel:
                 return trunk
         elif trunk_id and not trunk_id.startswith(_UNKNOWN_TRUNKS):
             return Trunk(tenant=tenant, codec=self._settings.codec)
-        raise Refused(ErrorCode.ERR_INVALID_TRUNK, f"there is no trunk {shown(trunk_id)}")
+        raise Refused(ErrorCode.ERR_INVALID_TRUNK, f"there is no trunk {quoted(trunk_id)}")
 
     def _dial(self, peer: Peer, request: m.OriginateRequest, far_end: FarEnd, now: float) -> Call:
         subscription = self._exchange.subscription_of(peer, request.client_id)
@@ -323,7 +323,7 @@ class GatewayModel:
     def _call(self, peer: Peer, call_sid: str) -> Call:
         call = self._exchange.calls.get(call_sid)
         if call is None or call.tenant != peer.tenant:
-            raise invalid(f"there is no open call {shown(call_sid)}")
+            raise invalid(f"there is no open call {quoted(call_sid)}")
         return call
 
     def _terminate(self, peer: Peer, request: m.TerminateRequest, now: float) -> Message | Silence:

@@ -101,7 +101,7 @@ LAYERS = {
     "tracks": pure("audio", "convert", theirs="audioop"),
     "detect": pure("audio", theirs="attrs audioop"),
     "callstate": pure("messages", "errors"),
-    "dialplan": pure("messages", "errors"),
+    "dialplan": pure("messages", "legible", "errors"),
     "causes": pure(theirs=""),
     "campaign_numbers": pure("dialplan", "errors"),
     "campaign_plan": pure("campaign_numbers", "causes", "messages"),
@@ -149,7 +149,11 @@ LAYERS = {
     "gateway.server": waits(*CORE, *GATEWAY, "gateway.downlink", "transport", "pacing", theirs="trio attrs trustme"),
     "gateway": waits(*GATEWAY, "gateway.server"),
     "conformance.runner": waits(*CORE, "transport", "pacing", "conformance.strategies", "conformance.requirements"),
-    "testing": waits(*CORE, *GATEWAY, "gateway", "gateway.model", "gateway.server", "transport"),
+    "testing.memory_network": waits("transport"),
+    "testing.caller": waits(*CORE, "gateway", "gateway.sound"),
+    "testing.simulated": waits("gateway", "testing.caller", "testing.memory_network"),
+    "testing": waits("testing.caller", "testing.memory_network", "testing.simulated"),
+    "testing.plugin": waits("gateway", "testing", theirs="pytest pytest_trio"),
 }
 #: The top of the building: the public names (the package itself is ``""``) and the command line, which uses everything.
 TOP = frozenset({"", "__main__", "cli"})
@@ -213,6 +217,8 @@ def test_a_module_imports_only_what_its_row_allows(module: str) -> None:
     [
         ("aioquic", {"transport", "_engine"}),
         ("hypothesis", {"conformance.strategies"}),
+        ("pytest", {"testing.plugin"}),
+        ("pytest_trio", {"testing.plugin"}),
         ("asyncio", set()),
         ("anyio", set()),
     ],
