@@ -428,7 +428,8 @@ class Session(Commands):
     def _connection_went(self) -> None:
         if self._state is SessionState.CONNECTED:
             self._state = SessionState.RECONNECTING
-        self._services.start_soon(self._lose_silent_calls, trio.current_time())
+        if self._router.calls:
+            self._services.start_soon(self._lose_silent_calls, trio.current_time())
 
     async def _lose_silent_calls(self, since: float) -> None:
         """End the calls of which nothing was heard from the loss of a connection to the end of the gateway's memory."""

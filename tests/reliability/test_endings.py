@@ -1,0 +1,168 @@
+"""Everything ends in order, whatever ends it: failures, refusals, drains, the loss of the connection in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentao_trio import CallEnded, CallState, CommandRejected, CommandTimeout, EventType, messages
+from agentao_trio.gateway import GatewaySettings
+from agentao_trio.messages import ErrorCode, MethodId
+from agentao_trio.testing import MemoryNetwork
+from tests.integration.test_session import ANSWER, CREATE, HANGUP, accepting, answered_call
+from tests.support.scripted_gateway import ScriptedGateway, session_on
+from tests.support.simulated import simulated
+
+ECHO, SHORT = "+15550100001", "+15550100016"
+
+
+def tasks_named(part: str) -> int:
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    unvisited, count = [root], 0
+    while unvisited:
+        task = unvisited.pop()
+        count += part in task.name
+        for nursery in task.child_nurseries:
+            unvisited.extend(nursery.child_tasks)
+    return count
+
+
+async def test_calls_that_never_began_leave_no_task(autojump_clock: MockClock) -> None:
+    answers = {"refused": messages.OriginateResponse(error_code=ErrorCode.ERR_RATE_LIMITED), "silent": None}
+
+    async def answer(method: MethodId, request: Any) -> Any:
+        return answers[request.trunk_id] if method is MethodId.Originate else None
+
+    async with session_on(ScriptedGateway(answer), rpc_timeout=2) as session:
+        with pytest.raises(CommandRejected):
+            await session.originate(ECHO, trunk_id="refused")
+        with pytest.raises(CommandTimeout):
+            await session.originate(ECHO, trunk_id="silent")
+        with trio.move_on_after(0.1):
+            await session.originate(ECHO, trunk_id="silent")
+        await trio.sleep(0.1)
+        assert tasks_named("writer of call") == 0
+        assert not session.calls
+
+
+async def test_a_terminate_that_overtook_its_originate_is_repeated(autojump_clock: MockClock) -> None:
+    """No ghost calls: the call nobody owns comes to life after it was hung up, and is hung up again."""
+
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            await trio.sleep(1.5)  # by then it has been given up, and its Terminate carried out
+            await gateway.event(request.call_sid, CREATE)
+            await gateway.event(request.call_sid, ANSWER)
+        elif method is MethodId.Terminate and gateway.uplink_streams == 0:
+            times.append(trio.current_time())
+            if len(times) > 1:
+                await gateway.event(request.call_sid, HANGUP)
+
+    times: list[float] = []
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session:
+        with trio.move_on_after(0.5):
+            await session.originate(ECHO, trunk_id="main")
+        await trio.sleep(10)
+        assert len(times) == 2
+        assert session.statistics().calls_disowned == 1
+
+
+async def test_giving_up_a_call_just_before_closing_still_hangs_it_up(autojump_clock: MockClock) -> None:
+    async with simulated(network=MemoryNetwork(delay=0.05)) as (session, gateway):
+        with trio.move_on_after(0.08):
+            await session.originate(ECHO, trunk_id="main")
+        await session._hang_up_everything()
+        await trio.sleep(0.2)
+        assert gateway.model.statistics().calls_open == 0
+
+
+async def test_an_answer_that_is_none_does_not_keep_a_block_from_being_left(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        return b"\x01\x02\x03" if method is MethodId.Terminate else None
+
+    async with session_on(ScriptedGateway(answer)) as session:
+        async with await session.originate(ECHO, trunk_id="main") as call:
+            pass
+        assert call.state is CallState.DISCONNECTED
+        with pytest.raises(CallEnded):
+            await call.wait_ended()
+
+
+async def test_a_handler_that_raises_takes_its_own_call_alone(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = accepting()
+    async with session_on(gateway) as session:
+        bad, good = await answered_call(session, gateway), await answered_call(session, gateway)
+
+        @bad.on("CALL_HELD")
+        async def fail() -> None:
+            raise RuntimeError("this agent is broken")
+
+        await gateway.event(bad.call_sid, EventType.CHANNEL_HOLD)
+        await bad.wait_ended()
+        assert good.state is CallState.ANSWERED
+        assert session.statistics().handler_failures == 1
+    assert "this agent is broken" in caplog.text
+
+
+async def test_draining_waits_for_calls_and_hangs_up_the_rest(autojump_clock: MockClock) -> None:
+    async with simulated(GatewaySettings(talk=2.0)) as (session, gateway):
+        incoming = session.incoming()
+        short, long = [await session.originate(to, trunk_id="main") for to in (SHORT, ECHO)]
+        await long.wait_answered()
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.drain, 5.0)
+            await trio.sleep(0.1)
+            gateway.place_inbound_call(trunk_id="main")
+            with pytest.raises(StopAsyncIteration):
+                await anext(incoming)
+        assert trio.current_time() - started == pytest.approx(5, abs=0.3)
+        assert (await short.wait_ended()).q850_cause == 16
+        assert long.state is CallState.DISCONNECTED
+        assert gateway.model.statistics().calls_open == 1  # the one that came in meanwhile is somebody else's
+
+
+async def test_a_drain_in_an_outage_is_over_in_time(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    async with simulated(network=network) as (session, _):
+        call = await session.originate(ECHO, trunk_id="main")
+        await call.wait_answered()
+        network.outage(60)
+        started = trio.current_time()
+        await session.drain(3.0)
+        assert trio.current_time() - started <= 3.0 + 2.5
+        assert call.state is CallState.DISCONNECTED
+
+
+async def test_closing_in_an_outage_takes_seconds(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    started = 0.0
+    async with simulated(network=network) as (session, _):
+        for _ in range(5):
+            await (await session.originate(ECHO, trunk_id="main")).wait_answered()
+        network.outage(60)
+        started = trio.current_time()
+        with trio.move_on_after(0.0):
+            await trio.sleep(1)
+    assert trio.current_time() - started <= 9  # of which the gateway, too, has some
+
+
+async def test_connections_come_and_go_without_a_trace(autojump_clock: MockClock) -> None:
+    async with simulated() as (session, gateway):
+        await session.get_active_buckets()
+        before = tasks_named("")
+        for _ in range(20):
+            await gateway.disconnect()
+            await trio.sleep(6)  # a connection that lasts, so that the next is made at once
+        await session.get_active_buckets()
+        assert session.statistics().connections == 21
+        assert tasks_named("") <= before
