@@ -6,40 +6,43 @@ import abc
 import os
 from collections import deque
 from contextlib import AbstractAsyncContextManager
+from typing import Generic, TypeVar
 
 import trio
 
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import Command
 from agentao_trio.convert import AudioFormat, FrameConverter
-from agentao_trio.detect import Detection, Detector
+from agentao_trio.detect import Detector
 from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, Mark, PayloadReceiver, Uplink
 from agentao_trio.playout import Playout, Source
 from agentao_trio.recording import Recording, open_recording
 
 __all__ = ["CallAudio", "Detections"]
 
+Found = TypeVar("Found")
 
-class Detections:
+
+class Detections(Generic[Found]):
     """An async iterator over what detectors find in a call's audio.
 
     Cancelling a waiting ``__anext__`` loses nothing.
     """
 
-    def __init__(self, payloads: PayloadReceiver, detectors: tuple[Detector, ...]) -> None:
+    def __init__(self, payloads: PayloadReceiver, detectors: tuple[Detector[Found], ...]) -> None:
         self._payloads = payloads
         self._detectors = detectors
-        self._found: deque[Detection] = deque()
+        self._found: deque[Found] = deque()
 
     @property
     def dropped(self) -> int:
         """Frames this reader was too slow for; later times are too early by as much."""
         return self._payloads.dropped
 
-    def __aiter__(self) -> Detections:
+    def __aiter__(self) -> Detections[Found]:
         return self
 
-    async def __anext__(self) -> Detection:
+    async def __anext__(self) -> Found:
         while not self._found:
             pcm = await anext(self._payloads)
             for detector in self._detectors:
@@ -110,7 +113,7 @@ class CallAudio(abc.ABC):
         """Like :meth:`audio`, yielding the payload bytes alone."""
         return PayloadReceiver(self.audio(codec=codec, rate=rate, fill_gaps=fill_gaps, seconds=seconds))
 
-    def detect(self, *detectors: Detector, seconds: float = INBOX_SECONDS) -> Detections:
+    def detect(self, *detectors: Detector[Found], seconds: float = INBOX_SECONDS) -> Detections[Found]:
         """An async iterator over what ``detectors`` find in what the far end says, in order; ends with the call.
 
         See :mod:`agentao_trio.detect` for what there is to be found. Times count from the first frame this reader gets;

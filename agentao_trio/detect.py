@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 
@@ -127,14 +127,17 @@ class Beep:
 Detection = Digit | ToneStarted | ToneEnded | SpeechStarted | SpeechEnded | Answered | Beep
 
 
-class Detector(Protocol):
-    """What all detectors have in common."""
+Found = TypeVar("Found", covariant=True)
+
+
+class Detector(Protocol[Found]):
+    """What all detectors have in common; ``Found`` is the type of their events."""
 
     @property
     def rate(self) -> int:
         """Samples per second."""
 
-    def feed(self, pcm: bytes) -> Sequence[Detection]:
+    def feed(self, pcm: bytes) -> Sequence[Found]:
         """Add 16-bit little-endian mono samples, any number of bytes; returns what they complete, in order."""
 
 
@@ -228,9 +231,9 @@ class DtmfDetector:
         self._pressed = ""
         self._misses = 0
 
-    def feed(self, pcm: bytes) -> list[Detection]:
+    def feed(self, pcm: bytes) -> list[Digit]:
         """See :class:`Detector`; returns :class:`Digit` events."""
-        found: list[Detection] = []
+        found: list[Digit] = []
         for at, window in self._windows.feed(pcm):
             key = self._key_in(window)
             if key != self._candidate:
@@ -293,9 +296,9 @@ class ToneDetector:
         self._misses = 0
         self._told = False
 
-    def feed(self, pcm: bytes) -> list[Detection]:
+    def feed(self, pcm: bytes) -> list[ToneStarted | ToneEnded]:
         """See :class:`Detector`; returns :class:`ToneStarted` and :class:`ToneEnded` events."""
-        found: list[Detection] = []
+        found: list[ToneStarted | ToneEnded] = []
         for at, window in self._windows.feed(pcm):
             hz = self._tone_in(window)
             if self._hz and (not hz or abs(hz - self._hz) > _TONE_WANDER):
@@ -363,9 +366,9 @@ class VoiceActivityDetector:
         """The level of the background noise, in dB relative to full scale."""
         return max(_VAD_LOWEST_FLOOR, min(self._span_faintest, *self._faintest))
 
-    def feed(self, pcm: bytes) -> list[Detection]:
+    def feed(self, pcm: bytes) -> list[SpeechStarted | SpeechEnded]:
         """See :class:`Detector`; returns :class:`SpeechStarted` and :class:`SpeechEnded` events in turn."""
-        found: list[Detection] = []
+        found: list[SpeechStarted | SpeechEnded] = []
         for at, window in self._windows.feed(pcm):
             level = 20 * math.log10(max(1, audioop.rms(window, 2)) / 32_768)
             self._measure_noise(level)
@@ -431,9 +434,9 @@ class AnsweringMachineDetector:
         self._spoken_since: float | None = None
         self._decided = False
 
-    def feed(self, pcm: bytes) -> list[Detection]:
+    def feed(self, pcm: bytes) -> list[Answered | Beep]:
         """See :class:`Detector`; returns at most one :class:`Answered`, and :class:`Beep` events."""
-        found: list[Detection] = []
+        found: list[Answered | Beep] = []
         # Frame by frame, so that the verdict falls at the same sample however the audio came.
         for at, frame in self._frames.feed(pcm):
             samples = _native(frame)

@@ -44,6 +44,8 @@ OUTBOX_SECONDS = 0.5
 BACKLOG_SECONDS = 0.5
 #: How long, in seconds, the oldest of it may have waited beyond the path's own round trip.
 BACKLOG_AGE = 0.35
+#: Seconds without a packet after which a call gives its place on the packet clock back.
+IDLE_SECONDS = 1.0
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
 _FRAME_OVERHEAD = 96
 
@@ -268,7 +270,8 @@ class Uplink:
         self.counters = UplinkCounters()
         self.lateness = Lateness()
         self._clock = clock
-        self._slot: Slot | None = None  # taken with the first packet: a call that says nothing costs no ticks
+        self._slot: Slot | None = None  # taken with the first packet
+        self._skipped_before = 0
         self._open_stream = open_stream
         self._stream: UplinkStream | None = None
         self._backlog = _Backlog()
@@ -281,6 +284,8 @@ class Uplink:
         self._marks: deque[Mark] = deque()
         #: What is being played, if it is to be known what becomes of it.
         self.passage: Passage | None = None
+        #: On whose streams the packets go out: in a conference on those of the legs that hear the agent.
+        self.outlets: tuple[Uplink, ...] = (self,)
         #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
         #: not wait.
         self.taps: list[Callable[[bytes, Codec, float], None]] = []
@@ -299,7 +304,7 @@ class Uplink:
     @property
     def slots_skipped(self) -> int:
         """20 ms slots that passed because the whole program was late."""
-        return self._slot.skipped if self._slot is not None else 0
+        return self._skipped_before + (self._slot.skipped if self._slot is not None else 0)
 
     async def send(self, data: bytes, codec: Codec, rate: int | None = None, passage: Passage | None = None) -> None:
         """Queue audio of any length in ``codec``; waits while 0.5 s of packets are queued already.
@@ -412,7 +417,7 @@ class Uplink:
         try:
             while True:
                 while not self._queue and not self._finishing:
-                    await self._changed.park()
+                    await self._idle()
                 if self._slot is None:
                     self._slot = self._clock.join()
                 deadline = await self._slot.wait()
@@ -423,13 +428,28 @@ class Uplink:
                 elif self._finishing:
                     return
         finally:
-            if self._slot is not None:
-                self._slot.leave()
+            self._leave_clock()
             self._end_stream()
             self._ended = True
             while self._marks:
                 self._marks.popleft()._settle(False)
             self._changed.unpark_all()
+
+    async def _idle(self) -> None:
+        """Wait for a change; after a while the place on the clock goes back, so that a silent call costs no ticks."""
+        if self._slot is None:
+            await self._changed.park()
+            return
+        with trio.move_on_after(IDLE_SECONDS) as patience:
+            await self._changed.park()
+        if patience.cancelled_caught:
+            self._leave_clock()
+
+    def _leave_clock(self) -> None:
+        if self._slot is not None:
+            self._skipped_before += self._slot.skipped
+            self._slot.leave()
+            self._slot = None
 
     def connection_replaced(self) -> None:
         """The stream belonged to a connection that is gone; the next packet opens another."""
@@ -438,32 +458,34 @@ class Uplink:
     def _release(self, payload: bytes, passage: Passage | None, deadline: float) -> None:
         """It is this packet's turn."""
         assert self._codec is not None  # packets come from a codec
-        was_sent = self._write_packet(payload)
+        sent = [outlet._write_packet(payload, self._codec) for outlet in self.outlets]
+        was_sent = any(sent)
         if was_sent:
-            self.counters.packets_sent += 1
-            self.counters.bytes_sent += len(payload)
             for tap in self.taps:
                 tap(payload, self._codec, deadline)
-        else:
-            self.counters.packets_shed += 1
+        self.counters.packets_cleared += not sent  # said to nobody, on purpose
         if passage is not None:
             passage.sent += was_sent
             passage.dropped += not was_sent
         self._settle_marks()
 
-    def _write_packet(self, payload: bytes) -> bool:
+    def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence, self._sequence = self._sequence, self._sequence + 1
         stream = self._usable_stream(len(payload))
-        if stream is None:
-            return False
-        frame = self._frame(payload, sequence)
+        frame = self._frame(payload, codec, sequence)
         try:
+            if stream is None:
+                self.counters.packets_shed += 1
+                return False
             stream.write(frame)
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
             # The gateway gave up this stream, or the connection went; the call outlives both.
             self._stream = None
+            self.counters.packets_shed += 1
             return False
         self._backlog.wrote(len(frame), trio.current_time())
+        self.counters.packets_sent += 1
+        self.counters.bytes_sent += len(payload)
         return True
 
     def _usable_stream(self, size: int) -> UplinkStream | None:
@@ -483,15 +505,14 @@ class Uplink:
         if self._stream is None:
             return
         with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
-            self._stream.write(self._frame(b"", self._sequence, end_of_stream=True))
+            self._stream.write(self._frame(b"", self._codec or Codec.PCMU, self._sequence, end_of_stream=True))
             self._stream.finish()
 
-    def _frame(self, payload: bytes, sequence: int, *, end_of_stream: bool = False) -> bytes:
-        assert self._codec is not None  # a stream is opened for a packet, and packets come from a codec
+    def _frame(self, payload: bytes, codec: Codec, sequence: int, *, end_of_stream: bool = False) -> bytes:
         message = messages.AudioFrame(
             call_sid=self.call_sid,
             payload=payload,
-            codec=self._codec.value,
+            codec=codec.value,
             sequence_number=sequence,
             end_of_stream=end_of_stream,
         )

@@ -45,8 +45,8 @@ class Dice(Protocol):
 class Handset(Protocol):
     """Somebody at the far end who is directed from outside: a script's caller. None of these may wait or raise."""
 
-    def answered(self, codec: Codec) -> None:
-        """The call is up; its audio is in this codec."""
+    def answered(self, call_sid: str, codec: Codec) -> None:
+        """The call of this name is up; its audio is in this codec."""
 
     def hear(self, packet: Packet | None) -> None:
         """What is heard in a 20 ms slot. Slots in which nothing is said either way may be left out."""

@@ -20,7 +20,7 @@ from agentao_trio.detect import (
 )
 from tests.support.sounds import keys, silence, sine, speech
 
-DETECTORS: list[Callable[[], Detector]] = [
+DETECTORS: list[Callable[[], Detector[Detection]]] = [
     DtmfDetector,
     ToneDetector,
     VoiceActivityDetector,
@@ -32,7 +32,7 @@ SOUNDS = silence(0.2) + keys("1#", on=0.05, off=0.05) + speech()[:24_000] + sine
 @pytest.mark.parametrize("detector", DETECTORS)
 @given(cuts=st.lists(st.integers(0, len(SOUNDS)), max_size=20))
 @settings(max_examples=15, deadline=None)
-def test_any_chunking_gives_the_same_events(detector: Callable[[], Detector], cuts: list[int]) -> None:
+def test_any_chunking_gives_the_same_events(detector: Callable[[], Detector[Detection]], cuts: list[int]) -> None:
     whole = list(detector().feed(SOUNDS))
     pieces, chunked = detector(), list[Detection]()
     bounds = [0, *sorted(cuts), len(SOUNDS)]
@@ -45,7 +45,7 @@ def test_any_chunking_gives_the_same_events(detector: Callable[[], Detector], cu
 @pytest.mark.parametrize("detector", DETECTORS)
 @given(chunks=st.lists(st.binary(max_size=2_000), max_size=10))
 @settings(max_examples=40, deadline=None)
-def test_any_bytes_are_audio(detector: Callable[[], Detector], chunks: list[bytes]) -> None:
+def test_any_bytes_are_audio(detector: Callable[[], Detector[Detection]], chunks: list[bytes]) -> None:
     machine = detector()
     for chunk in chunks:
         for event in machine.feed(chunk):
@@ -53,14 +53,14 @@ def test_any_bytes_are_audio(detector: Callable[[], Detector], chunks: list[byte
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_a_byte_at_a_time(detector: Callable[[], Detector]) -> None:
+def test_a_byte_at_a_time(detector: Callable[[], Detector[Detection]]) -> None:
     sounds = SOUNDS[3_000:12_000]
     drip = detector()
     assert [event for byte in sounds for event in drip.feed(bytes([byte]))] == list(detector().feed(sounds))
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_memory_is_bounded(detector: Callable[[], Detector]) -> None:
+def test_memory_is_bounded(detector: Callable[[], Detector[Detection]]) -> None:
     machine = detector()
     sizes = []
     for _ in range(6):

@@ -50,6 +50,7 @@ CLIENT: tuple[str, ...] = (
     "playout",
     "recording",
     "call_audio",
+    "call_control",
     "call",
 )
 CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "session", "client", "campaign")
@@ -150,10 +151,10 @@ LAYERS = {
     "gateway": waits(*GATEWAY, "gateway.server"),
     "conformance.runner": waits(*CORE, "transport", "pacing", "conformance.strategies", "conformance.requirements"),
     "testing.memory_network": waits("transport"),
-    "testing.caller": waits(*CORE, "gateway", "gateway.sound"),
+    "testing.caller": waits(*CORE, "gateway", "gateway.calls", "gateway.sound"),
     "testing.simulated": waits("gateway", "testing.caller", "testing.memory_network"),
     "testing": waits("testing.caller", "testing.memory_network", "testing.simulated"),
-    "testing.plugin": waits("gateway", "testing", theirs="pytest pytest_trio"),
+    "testing.plugin": waits("gateway", "testing", theirs="trio pytest pytest_trio"),
 }
 #: The top of the building: the public names (the package itself is ``""``) and the command line, which uses everything.
 TOP = frozenset({"", "__main__", "cli"})
