@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Self
 
 import attrs
 import trio
@@ -25,9 +25,9 @@ from agentao_trio import messages
 from agentao_trio.audio import Codec, estimate_mos
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call_audio import CallAudio
+from agentao_trio.call_control import CallControl, CallPort
 from agentao_trio.callstate import CallState, Command, Verdict, check
 from agentao_trio.causes import q850_name
-from agentao_trio.dialplan import check_arguments
 from agentao_trio.errors import (
     AgentaoError,
     CallAnswerFailed,
@@ -41,11 +41,10 @@ from agentao_trio.errors import (
     SessionClosed,
     TransportError,
 )
-from agentao_trio.events import CallEvent, ClientEvent, EventRecord
+from agentao_trio.events import CallEvent, EventRecord
 from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
-from agentao_trio.media import Downlink, Uplink, UplinkStream
+from agentao_trio.media import Downlink, Uplink
 from agentao_trio.messages import DialplanAction, EventType, MethodId
-from agentao_trio.pacing import PacketClock
 from agentao_trio.statistics import CallStatistics
 
 __all__ = ["ActiveCall", "CallEnding", "CallPort"]
@@ -60,18 +59,6 @@ ANSWER_SECONDS = 5.0
 EVENT_BOUND = 256
 
 
-class CallPort(Protocol):
-    """What a call needs of its session."""
-
-    @property
-    def clock(self) -> PacketClock: ...
-    async def request(self, method: MethodId, message: Any) -> Any: ...
-    def open_uplink(self) -> UplinkStream | None: ...
-    def retire(self, call: ActiveCall) -> None: ...
-    def start(self, task: Callable[[], Awaitable[None]]) -> None: ...
-    def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None: ...
-
-
 @attrs.frozen(kw_only=True)
 class CallEnding:
     """How a call ended: ``cause`` is the Q.850 name of ``q850_cause``, ``event`` the gateway's final accounting."""
@@ -83,7 +70,7 @@ class CallEnding:
     statistics: CallStatistics
 
 
-class ActiveCall(CallAudio):
+class ActiveCall(CallAudio, CallControl):
     """A call in progress. Use it as an async context manager: leaving the block hangs up.
 
     Made by :meth:`Session.originate` and :meth:`Session.incoming`.
@@ -103,6 +90,8 @@ class ActiveCall(CallAudio):
         self._held = False
         self._muted = False
         self._muted_on_wire = False
+        self._trunk_id = ""
+        self._leg: ActiveCall | None = None
         self._codec = codec
         self._uplink = Uplink(call_sid, port.clock, port.open_uplink)
         self._downlink = Downlink()
@@ -124,7 +113,7 @@ class ActiveCall(CallAudio):
     def __repr__(self) -> str:
         return f"<ActiveCall {self.call_sid} {self.caller or '?'} → {self.callee or '?'} {self._state.name}>"
 
-    async def __aenter__(self) -> ActiveCall:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -263,79 +252,6 @@ class ActiveCall(CallAudio):
         self._handlers.signal(CallEvent.CALL_ANSWER_FAILED, failure)
         return failure
 
-    # -- call control: ExecuteDialplan, PROTOCOL section 9.2 -------------------------------------------------------
-    #
-    # All of these raise LocalProtocolError for an argument the protocol does not allow and CallStateError in a state
-    # that does not (nothing is sent in either case), CommandRejected when the gateway refuses and CommandTimeout when
-    # it does not answer. Cancelled, the command may or may not have been carried out.
-
-    async def hold(self) -> None:
-        """Put the far end on hold; CHANNEL_HOLD tells when it is."""
-        await self._execute(Command.HOLD, DialplanAction.HOLD)
-
-    async def unhold(self) -> None:
-        """Take the far end off hold; CHANNEL_RESUME tells when it is."""
-        await self._execute(Command.UNHOLD, DialplanAction.UNHOLD)
-
-    async def music_on_hold(self) -> None:
-        """Put the far end on hold with the gateway's music."""
-        await self._execute(Command.MUSIC_ON_HOLD, DialplanAction.MUSIC_ON_HOLD)
-
-    async def mute(self, *, wire: bool = False) -> None:
-        """Stop the gateway from sending our audio to the far end; ``wire`` also tells the far end (recvonly)."""
-        await self._execute(Command.MUTE, DialplanAction.MUTE, "wire" if wire else "")
-        self._muted, self._muted_on_wire = True, wire
-
-    async def unmute(self) -> None:
-        """Undo :meth:`mute`, on the wire too where the mute was."""
-        await self._execute(Command.UNMUTE, DialplanAction.UNMUTE, "wire" if self._muted_on_wire else "")
-        self._muted = self._muted_on_wire = False
-
-    async def transfer(self, to: str) -> None:
-        """Hand the far end over to ``to``, an E.164 number or SIP URI, by a blind REFER.
-
-        Many carriers ignore a REFER: that the command succeeded does not mean that the transfer did.
-        """
-        await self._execute(Command.TRANSFER, DialplanAction.TRANSFER, to)
-
-    async def send_dtmf(self, digits: str, *, duration_ms: int = 200, mode: str = "rfc2833") -> None:
-        """Send ``digits`` (0-9, ``*``, ``#``, A-D) one command each, spaced by at least ``duration_ms``.
-
-        ``mode`` is ``"rfc2833"`` or ``"info"``. All digits are checked before the first is sent; cancelled, those sent
-        so far stay sent.
-        """
-        self._check(Command.SEND_DTMF)
-        arguments = [f"{digit}:{mode}:{duration_ms}" for digit in digits]
-        for argument in arguments:
-            check_arguments(DialplanAction.SEND_DTMF, argument)
-        next_at = trio.current_time()
-        for argument in arguments:
-            await trio.sleep_until(next_at)
-            next_at = trio.current_time() + duration_ms / 1000
-            await self._execute(Command.SEND_DTMF, DialplanAction.SEND_DTMF, argument)
-
-    async def park(self) -> None:
-        """Leave the far end waiting at the gateway."""
-        await self._execute(Command.PARK, DialplanAction.PARK)
-
-    async def playback(self, path: str) -> None:
-        """Let the gateway play a .wav of its own, named by an absolute path there."""
-        await self._execute(Command.PLAYBACK, DialplanAction.PLAYBACK, path)
-
-    async def bridge(self, other: ActiveCall) -> None:
-        """Join this far end and that of ``other``, each hearing the other."""
-        await self._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, other.call_sid)
-
-    async def _execute(self, command: Command, action: DialplanAction, app_args: str = "") -> None:
-        self._check(command)
-        check_arguments(action, app_args)
-        reply = await self._port.request(
-            MethodId.ExecuteDialplan,
-            messages.ExecuteDialplanRequest(call_sid=self.call_sid, action=action, app_args=app_args),
-        )
-        if reply is not None:
-            self._heard_at = trio.current_time()  # only a call that exists can be controlled
-
     # -- its events -----------------------------------------------------------------------------------------------
 
     def events(self) -> Subscription[EventRecord]:
@@ -388,6 +304,7 @@ class ActiveCall(CallAudio):
     def _deliver_event(self, record: EventRecord) -> None:
         self._known.set()
         self._heard_at = record.received_at
+        self._trunk_id = record.event.trunk_id or self._trunk_id
         event = record.event
         moves = record.verdict in (Verdict.IN_ORDER, Verdict.GAP)
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
@@ -416,6 +333,12 @@ class ActiveCall(CallAudio):
         if not self._over.is_set():
             self._failure = failure
             self._end(failure)
+
+    def _leave(self) -> None:
+        self._port.release(self)
+        self._deliver_failure(
+            CallEnded("the agent has left the call, which goes on without it", call_sid=self.call_sid)
+        )
 
     def _end(self, failure: Exception | None = None) -> None:
         self._state = CallState.DISCONNECTED

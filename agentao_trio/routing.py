@@ -36,6 +36,7 @@ log = logging.getLogger("agentao_trio.session")
 
 #: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
 STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096
+RELEASED_CALLS = 4096
 #: An event of a stray that is longer than this is no more than a way to fill our memory.
 STRAY_BYTES = 4096
 
@@ -61,6 +62,7 @@ class CallRouter:
         self._hang_up = hang_up
         self._ingest = Ingest()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
+        self._released: OrderedDict[str, None] = OrderedDict()
         self._disowned: OrderedDict[str, float] = OrderedDict()  # and when it was, or will be, hung up
 
     # -- names ----------------------------------------------------------------------------------------------------
@@ -90,6 +92,13 @@ class CallRouter:
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
         self._hang_up(call.call_sid, 0.0)
+
+    def release(self, call: ActiveCall) -> None:
+        """The call goes on without us; until its hangup we have heard of it, and do not care."""
+        self.forget(call)
+        self._released[call.call_sid] = None
+        if len(self._released) > RELEASED_CALLS:
+            self._released.popitem(last=False)
 
     def _shows_life(self, call_sid: str, now: float) -> None:
         """A disowned call goes on: the Terminate may have overtaken the Originate. Once more, but not at once."""
@@ -164,6 +173,9 @@ class CallRouter:
                 del self._disowned[record.call_sid]
             else:
                 self._shows_life(record.call_sid, now)
+        elif record.call_sid in self._released:
+            if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+                del self._released[record.call_sid]
         elif (supervision := self.supervised.get(record.call_sid)) is not None:
             if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
                 supervision._end()

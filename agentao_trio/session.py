@@ -398,6 +398,10 @@ class Session(Commands):
         """Disown a call that its owner has left while the gateway may still hold it."""
         self._router.disown(call)
 
+    def release(self, call: ActiveCall) -> None:
+        """The agent has left a call that goes on without it: its events and audio mean nothing to us any more."""
+        self._router.release(call)
+
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of one of this session's calls; it ends with the session."""
         self._services.start_soon(task)

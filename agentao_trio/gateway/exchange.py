@@ -226,7 +226,8 @@ class Exchange:
     def _emit(self, call: Call, event_type: EventType, now: float, cause: int = 0) -> None:
         event = call.event(event_type, self.ms(now), cause)
         self.counters.events_emitted += 1
-        log.info("call %s to %s: %s", quoted(call.call_sid), call.far_end.name, _in_words(event))
+        direction = "from" if call.inbound else "to"
+        log.info("call %s %s %s: %s", quoted(call.call_sid), direction, call.far_end.name, _in_words(event))
         for subscription in call.audience:
             subscription.add(event, now)
             self._effects.append(SendEvents(subscription))
@@ -363,7 +364,10 @@ class Exchange:
     # -- two legs -------------------------------------------------------------------------------------------------
 
     def bridge(self, one: Call, other: Call) -> None:
-        """Each agent hears both far ends from now on. Both calls must be answered; earlier bridges are taken apart."""
+        """The far ends hear each other from now on, and each agent both. Both calls must be answered.
+
+        Earlier bridges of theirs are taken apart.
+        """
         for call in (one, other):
             self._unbridge(call)
             call.is_parked = False
@@ -409,9 +413,10 @@ class Exchange:
         if not call.supervisors and call.partner is None:
             return self._to_listener(call, leg.speak(heard))
         voices = [(each, each.whispered.popleft()) for each in call.supervisors.values() if each.whispered]
-        said = leg.speak(add_voices(heard, [voice for each, voice in voices if each.speaks_to_caller], leg.codec))
         beside = [call.partner.leg.saying] if call.partner is not None else []
         others = [packet for packet in beside if packet is not None]
+        to_caller = others + [voice for each, voice in voices if each.speaks_to_caller]
+        said = leg.speak(add_voices(heard, to_caller, leg.codec))
         to_agent = others + [voice for each, voice in voices if each.speaks_to_agent]
         frames = self._to_listener(call, add_voices(said, to_agent, leg.codec))
         conversation = [packet for packet in (agent, said, *others) if packet is not None]

@@ -1,0 +1,291 @@
+"""What an :class:`~agentao_trio.call.ActiveCall` can have the gateway do: dialplan actions, and conferences.
+
+Conferences
+-----------
+:meth:`CallControl.connect` dials a second leg, parks it, and bridges it with this call when it answers: both far ends
+hear each other, and the agent hears both. Each leg has an uplink of its own, so who hears the agent is a matter of
+which of the two its packets go out on: both (*barge*, as it begins), the second leg alone (*whisper*: coaching a human
+agent whom the caller must not hear being coached), or neither (*spy*).
+
+Where a state does not allow a method it raises :class:`CallStateError`; for an argument the protocol does not allow,
+:class:`LocalProtocolError` (nothing is sent in either case). All of them raise :class:`CommandRejected` when the
+gateway refuses and :class:`CommandTimeout` when it does not answer. Cancelled, a command may or may not have been
+carried out.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import trio
+
+from agentao_trio import messages
+from agentao_trio.callstate import CallState, Command
+from agentao_trio.dialplan import check_arguments
+from agentao_trio.errors import (
+    CallConnectFailed,
+    CallEnded,
+    CallError,
+    CommandError,
+    LocalProtocolError,
+    SessionClosed,
+    TransportError,
+)
+from agentao_trio.events import CallEvent, ClientEvent
+from agentao_trio.handlers import CallHandlers
+from agentao_trio.media import Uplink, UplinkStream
+from agentao_trio.messages import DialplanAction, MethodId
+from agentao_trio.pacing import PacketClock
+
+__all__ = ["CallControl", "CallPort"]
+
+#: ITU-T Q.850: the second leg was let ring and nobody answered.
+_NO_ANSWER = 19
+
+
+class CallPort(Protocol):
+    """What a call needs of its session."""
+
+    @property
+    def clock(self) -> PacketClock: ...
+    async def request(self, method: MethodId, message: Any) -> Any: ...
+    def open_uplink(self) -> UplinkStream | None: ...
+    async def originate(self, to: str, *, trunk_id: str, call_from: str = "", default_app: DialplanAction) -> Any: ...
+    def retire(self, call: Any) -> None: ...
+    def release(self, call: Any) -> None: ...
+    def start(self, task: Callable[[], Awaitable[None]]) -> None: ...
+    def handler_failed(self, call: Any, event: CallEvent | ClientEvent, error: Exception) -> None: ...
+
+
+class CallControl(abc.ABC):
+    """The commands of one call that others carry out."""
+
+    call_sid: str
+    callee: str
+    _port: CallPort
+    _state: CallState
+    _uplink: Uplink
+    _handlers: CallHandlers
+    _over: trio.Event
+    _heard_at: float
+    _trunk_id: str
+    _muted: bool
+    _muted_on_wire: bool
+    #: The second leg of a conference, while there is one.
+    _leg: Self | None
+
+    @abc.abstractmethod
+    def _check(self, command: Command) -> None:
+        """Raise unless ``command`` is possible now."""
+
+    @abc.abstractmethod
+    async def answer(self) -> None:
+        """Accept an inbound call."""
+
+    @abc.abstractmethod
+    async def hangup(self) -> None:
+        """End the call."""
+
+    @abc.abstractmethod
+    async def wait_answered(self) -> None:
+        """Wait for the answer."""
+
+    @abc.abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abc.abstractmethod
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    @abc.abstractmethod
+    def _leave(self) -> None:
+        """The agent has left; the call goes on without it."""
+
+    # -- ExecuteDialplan, PROTOCOL section 9.2 ----------------------------------------------------------------------
+
+    async def hold(self) -> None:
+        """Put the far end on hold; CHANNEL_HOLD tells when it is."""
+        await self._execute(Command.HOLD, DialplanAction.HOLD)
+
+    async def unhold(self) -> None:
+        """Take the far end off hold; CHANNEL_RESUME tells when it is."""
+        await self._execute(Command.UNHOLD, DialplanAction.UNHOLD)
+
+    async def music_on_hold(self) -> None:
+        """Put the far end on hold with the gateway's music."""
+        await self._execute(Command.MUSIC_ON_HOLD, DialplanAction.MUSIC_ON_HOLD)
+
+    async def mute(self, *, wire: bool = False) -> None:
+        """Stop the gateway from sending our audio to the far end; ``wire`` also tells the far end (recvonly)."""
+        await self._execute(Command.MUTE, DialplanAction.MUTE, "wire" if wire else "")
+        self._muted, self._muted_on_wire = True, wire
+
+    async def unmute(self) -> None:
+        """Undo :meth:`mute`, on the wire too where the mute was."""
+        await self._execute(Command.UNMUTE, DialplanAction.UNMUTE, "wire" if self._muted_on_wire else "")
+        self._muted = self._muted_on_wire = False
+
+    async def transfer(self, to: str) -> None:
+        """Hand the far end over to ``to``, an E.164 number or SIP URI, by a blind REFER.
+
+        Many carriers ignore a REFER: that the command succeeded does not mean that the transfer did.
+        """
+        await self._execute(Command.TRANSFER, DialplanAction.TRANSFER, to)
+
+    async def send_dtmf(self, digits: str, *, duration_ms: int = 200, mode: str = "rfc2833") -> None:
+        """Send ``digits`` (0-9, ``*``, ``#``, A-D) one command each, spaced by at least ``duration_ms``.
+
+        ``mode`` is ``"rfc2833"`` or ``"info"``. All digits are checked before the first is sent; cancelled, those sent
+        so far stay sent.
+        """
+        self._check(Command.SEND_DTMF)
+        arguments = [f"{digit}:{mode}:{duration_ms}" for digit in digits]
+        for argument in arguments:
+            check_arguments(DialplanAction.SEND_DTMF, argument)
+        next_at = trio.current_time()
+        for argument in arguments:
+            await trio.sleep_until(next_at)
+            next_at = trio.current_time() + duration_ms / 1000
+            await self._execute(Command.SEND_DTMF, DialplanAction.SEND_DTMF, argument)
+
+    async def park(self) -> None:
+        """Leave the far end waiting at the gateway."""
+        await self._execute(Command.PARK, DialplanAction.PARK)
+
+    async def playback(self, path: str) -> None:
+        """Let the gateway play a .wav of its own, named by an absolute path there."""
+        await self._execute(Command.PLAYBACK, DialplanAction.PLAYBACK, path)
+
+    async def bridge(self, other: CallControl) -> None:
+        """Join this far end and that of ``other``, each hearing the other."""
+        await self._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, other.call_sid)
+
+    async def _execute(self, command: Command, action: DialplanAction, app_args: str = "") -> None:
+        self._check(command)
+        check_arguments(action, app_args)
+        reply = await self._port.request(
+            MethodId.ExecuteDialplan,
+            messages.ExecuteDialplanRequest(call_sid=self.call_sid, action=action, app_args=app_args),
+        )
+        if reply is not None:
+            self._heard_at = trio.current_time()  # only a call that exists can be controlled
+
+    # -- conferences ------------------------------------------------------------------------------------------------
+
+    async def connect(self, to: str = "", *, ring_time_seconds: float = 30.0, trunk_id: str = "") -> Self:
+        """Bring ``to`` into the call: a conference of the caller, the second leg and this agent, who is heard by both.
+
+        Without ``to`` it is the number that was called originally. The second leg may ring for ``ring_time_seconds``;
+        an inbound call that is not answered yet is answered when the second leg has. ``trunk_id`` is the call's own
+        unless given. Returns the second leg, on which the call's owner can do what can be done to any call; it is hung
+        up when this call ends, and this call is ANSWERED again when the leg ends.
+
+        Raises :class:`CallConnectFailed` with the Q.850 cause when the second leg cannot be had; the state is what it
+        was before. Cancelled, the second leg is hung up.
+        """
+        self._check(Command.CONNECT)
+        destination = to or self.callee
+        if not destination:
+            raise LocalProtocolError("connect() needs a number: who was called originally is not known")
+        if self._leg is not None:
+            raise LocalProtocolError("this call is a conference already; it can have one second leg")
+        leg: Self | None = None
+        joined = False
+        try:
+            leg = await self._port.originate(
+                destination, trunk_id=trunk_id or self._trunk_id, default_app=DialplanAction.PARK
+            )
+            await self._join(leg, ring_time_seconds)
+            joined = True
+        except (CallError, CommandError) as error:
+            cause = error.q850_cause if isinstance(error, (CallEnded, CallConnectFailed)) else 0
+            failure = CallConnectFailed(
+                f"{destination} could not be brought in: {error}", call_sid=self.call_sid, q850_cause=cause
+            )
+            self._handlers.signal(CallEvent.CALL_CONNECT_FAILED, failure)
+            raise failure from error
+        finally:
+            if leg is not None and not joined:
+                async with leg:
+                    pass  # hangs up
+        return leg
+
+    async def _join(self, leg: Self, ring_time_seconds: float) -> None:
+        with trio.move_on_after(ring_time_seconds) as ringing:
+            await leg.wait_answered()
+        if ringing.cancelled_caught:
+            raise CallConnectFailed(
+                f"nobody answered within {ring_time_seconds:g} s", call_sid=self.call_sid, q850_cause=_NO_ANSWER
+            )
+        if self._state is CallState.PENDING:
+            await self.answer()
+        await leg._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, self.call_sid)
+        self._leg = leg
+        self._state = CallState.CONNECTED
+        self._uplink.outlets = (self._uplink, leg._uplink)
+        self._handlers.signal(CallEvent.CALL_CONNECTED, leg)
+        self._port.start(self._watch_conference)
+
+    async def _watch_conference(self) -> None:
+        """A conference ends with either of its calls: with the leg alone, or with all of it."""
+        leg = self._leg
+        assert leg is not None
+        async with trio.open_nursery() as nursery:
+
+            async def wait(over: trio.Event) -> None:
+                await over.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait, self._over)
+            nursery.start_soon(wait, leg._over)
+        self._leg = None
+        self._uplink.outlets = (self._uplink,)
+        if self._state is CallState.CONNECTED:
+            self._state = CallState.ANSWERED
+        elif not leg._over.is_set():
+            with contextlib.suppress(CommandError, TransportError, SessionClosed):
+                await leg.hangup()
+
+    async def whisper(self) -> None:
+        """From now on only the second leg hears the agent."""
+        self._be_heard_by(Command.WHISPER, caller=False, leg=True)
+        await trio.lowlevel.checkpoint()
+
+    async def barge(self) -> None:
+        """From now on the caller and the second leg hear the agent."""
+        self._be_heard_by(Command.BARGE, caller=True, leg=True)
+        await trio.lowlevel.checkpoint()
+
+    async def spy(self) -> None:
+        """From now on nobody hears the agent; it hears both."""
+        self._be_heard_by(Command.SPY, caller=False, leg=False)
+        await trio.lowlevel.checkpoint()
+
+    def _be_heard_by(self, command: Command, *, caller: bool, leg: bool) -> None:
+        self._check(command)
+        assert self._leg is not None  # or the state would not be CONNECTED
+        self._uplink.outlets = (self._uplink,) * caller + (self._leg._uplink,) * leg
+
+    async def close(self) -> None:
+        """The agent leaves. A conference goes on between its two parties; a call with nobody else in it is hung up."""
+        self._check(Command.CLOSE)
+        leg = self._leg
+        if leg is None:
+            await self.hangup()
+        else:
+            leg._leave()
+            self._leave()
+            await trio.lowlevel.checkpoint()
+
+    async def disconnect(self) -> None:
+        """End the call for everybody: this one and, in a conference, the second leg."""
+        self._check(Command.DISCONNECT)
+        leg = self._leg
+        await self.hangup()
+        if leg is not None:
+            await leg.hangup()
