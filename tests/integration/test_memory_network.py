@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentao_trio.testing import QUEUE, MemoryNetwork, MemorySocket
+from agentao_trio.testing import MemoryNetwork, MemorySocket
+from agentao_trio.testing.memory_network import QUEUE
 
 HERE, THERE = ("10.0.0.1", 1), ("10.0.0.2", 2)
 
