@@ -15,7 +15,7 @@ from agentao_trio.callstate import Command
 from agentao_trio.convert import AudioFormat, FrameConverter
 from agentao_trio.detect import Detector
 from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, Mark, PayloadReceiver, Uplink
-from agentao_trio.playout import Playout, Source
+from agentao_trio.playout import ON_THE_WAY, Playout, Source
 from agentao_trio.recording import Recording, open_recording
 
 __all__ = ["CallAudio", "Detections"]
@@ -199,8 +199,14 @@ class CallAudio(abc.ABC):
         return self._uplink.mark(name)
 
     async def wait_played(self) -> None:
-        """Wait until all audio given to :meth:`send_audio` has gone out to the gateway, or the call has ended."""
+        """Wait until the far end has heard, by estimate, all audio that was sent or played, or the call has ended.
+
+        That is a tenth of a second after the last of it has gone out. What is still on its way at a hangup is lost.
+        """
         await self._uplink.wait_played()
+        if self._uplink.counters.packets_sent:
+            with trio.move_on_after(ON_THE_WAY):
+                await self._over.wait()
 
     def clear_send_audio_buffer(self) -> int:
         """Drop the audio that is queued here and has not gone out; returns how many packets that were.

@@ -23,7 +23,7 @@ from tests.support.accounts import write_account
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
-ELSEWHERE = {"authenticate.md"}
+ELSEWHERE = {"authenticate.md", "test-your-agent.md"}
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
@@ -46,6 +46,8 @@ PRINTED = {
     "run-a-campaign.md 1": ["talking to Ada", "2 answered 16 Normal call clearing", "+15550100016 answered [16]"],
     "run-a-campaign.md 2": ["+15550100017 ended User busy", "to be called again at 60", "+15550100016 answered"],
     "run-a-campaign.md 3": ["20 numbers loaded", "spring has 19 numbers pending", "1 number skipped", "with cause 17"],
+    "play-record-detect.md 1": ["interrupted: True - heard: 0.", "played 5.3 s"],
+    "play-record-detect.md 2": ["recorded 0."],
     "convert-audio.md 1": ["seconds of audio at 24000 samples a second"],
 }
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,3 +185,28 @@ class TestOtherSettings:
                 await call.answer()
                 await call.play(silence(0.5, rate=16_000) + sine(2_000, seconds=0.5, rate=16_000), rate=16_000)
                 await caller.hears(Tone(2_000))
+
+
+def test_the_page_about_testing_does_what_it_says(tmp_path: Path) -> None:
+    """In a pytest of its own, as a reader would run it."""
+    page = Path(__file__).parents[2] / "docs" / "howto" / "test-your-agent.md"
+    files = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in files] == ["agent.py", "test_agent.py"]
+    for name, text in files:
+        (tmp_path / name).write_text(text)
+    for name in ("menu.wav", "opening-hours.wav"):
+        shutil.copy(SPEECH, tmp_path / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout
+    assert "3 passed" in result.stdout
