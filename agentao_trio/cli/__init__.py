@@ -8,17 +8,20 @@ finished, connections closed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter, validators
 from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
+from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
+from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
 from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
@@ -27,6 +30,8 @@ from agentao_trio.dialplan import check_destination
 from agentao_trio.transport import ClientTLS, parse_endpoint
 
 __all__ = ["app", "main"]
+
+T = TypeVar("T")
 
 Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=86_400))]
 
@@ -98,6 +103,8 @@ def demo_command(
 - `agentao-trio gateway`
 - `agentao-trio gateway --numbers`
 - `agentao-trio gateway --host 0.0.0.0 --name gateway.example --port 0`
+- `agentao-trio gateway --inbound 10/minute --inbound-from echo,tone,+15550100105`
+- `agentao-trio gateway --require-token --trust account.json --trust acme/key-1=acme-public.pem`
 
 **Exit status:** 0 when ended by Ctrl-C or SIGTERM, which is how it ends; 1 for a failure, such as a port in use""",
 )
@@ -108,12 +115,18 @@ def gateway_command(
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 9090,
     ca_file: Path = Path("ca.pem"),
     rpc_reply: Literal["framed", "bare", "none"] = "framed",
+    trust: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    require_token: Annotated[bool, Parameter(negative="")] = False,
+    inbound: Annotated[str | None, Parameter(show_default=False)] = None,
+    inbound_trunk: str = "main",
+    inbound_from: str = ",".join(CALLERS),
     numbers: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run the embedded gateway for other programs, until Ctrl-C.
 
     It speaks the protocol of the real ones over QUIC with TLS, and instead of a telephone network it has far ends of
     its own to call. Its certificate authority is made anew at each start and written to a file for clients to trust.
+    At a terminal, and from a pipe, it takes commands: help tells which there are.
 
     Args:
         host: Address to listen on.
@@ -121,14 +134,34 @@ def gateway_command(
         port: UDP port to listen on; 0 takes a free one.
         ca_file: Where to write the certificate authority. An existing file is replaced.
         rpc_reply: How requests are answered: as documented, with a bare envelope, or not at all.
+        trust: Whose tokens are good: a service account's file, or a public key in PEM as TENANT=FILE or
+            TENANT/KEY_ID=FILE; may be given several times.
+        require_token: Refuse the requests of clients that have not shown a good token. Inbound calls are for the tenant
+            trusted first.
+        inbound: Have somebody call in so often: N/second, N/minute or N/hour.
+        inbound_trunk: The trunk they call.
+        inbound_from: Who calls, in turn: names, numbers or SIP URIs of far ends, between commas.
         numbers: Print who answers which number, and do nothing else.
     """
     if numbers:
         output.print(far_ends())
         return 0
-    options = GatewayOptions(host=host, port=port, names=name, ca_file=ca_file, rpc_reply=rpc_reply)
 
     async def command() -> int:
+        if require_token and not trust:
+            raise UsageError("--require-token needs --trust: nobody's token would be good")
+        options = GatewayOptions(
+            host=host,
+            port=port,
+            names=name,
+            ca_file=ca_file,
+            rpc_reply=rpc_reply,
+            trusted=trusted_keys(trust),
+            require_token=require_token,
+            inbound=_about("--inbound", parse_pace, inbound) if inbound is not None else None,
+            trunk=inbound_trunk,
+            callers=tuple(_about("--inbound-from", check_caller, each.strip()) for each in inbound_from.split(",")),
+        )
         await until_signalled(lambda: serve(options, Screen(output, live=False)))
         return 0
 
@@ -165,6 +198,8 @@ def call_command(
     play: ExistingFile | None = None,
     record: Path | None = None,
     rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+    credentials: Path | None = None,
+    presenter: PresenterName = "none",
     timeout: Seconds = 60,
     max_duration: Seconds = 60,
     tail: Seconds = 1,
@@ -185,6 +220,8 @@ def call_command(
         play: WAV file to say: 8 kHz, 16 bit, mono.
         record: WAV file to write what the far end says to.
         rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
+        credentials: JSON file of the service account to call as. By default only its tenant's name is told.
+        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
         timeout: Seconds to let it ring; 0 is as long as it takes.
         max_duration: Seconds after which an answered call is hung up; 0 is no limit.
         tail: Seconds to go on listening when everything has been said.
@@ -199,6 +236,8 @@ def call_command(
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
+            credentials=service_account(credentials, presenter),
+            presenter=presenter,
             audio=read_wav(play) if play is not None else b"",
             record=record,
             tail=tail,
@@ -244,6 +283,8 @@ def campaign_command(
     play: ExistingFile | None = None,
     report: Path | None = None,
     rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+    credentials: Path | None = None,
+    presenter: PresenterName = "none",
     timeout: Seconds = 60,
     max_duration: Seconds = 60,
     tail: Seconds = 1,
@@ -272,6 +313,8 @@ def campaign_command(
         play: WAV file to say: 8 kHz, 16 bit, mono.
         report: File to write what became of each number to, .csv or .json.
         rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
+        credentials: JSON file of the service account to call as. By default only its tenant's name is told.
+        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
         timeout: Seconds to let it ring; 0 is as long as it takes.
         max_duration: Seconds after which an answered call is hung up; 0 is no limit.
         tail: Seconds to go on listening when everything has been said.
@@ -286,6 +329,8 @@ def campaign_command(
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
+            credentials=service_account(credentials, presenter),
+            presenter=presenter,
             calls_per_second=calls_per_second,
             max_concurrent=max_concurrent,
             retry=retry_policy(retry, attempts, retry_after),
@@ -310,6 +355,14 @@ def _endpoint(text: str) -> str:
     except ValueError as error:
         raise UsageError(f"--gateway: {error}, for example quic://127.0.0.1:9090") from None
     return text
+
+
+def _about(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What ``parse`` makes of an option; its complaint names the option."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def main() -> None:

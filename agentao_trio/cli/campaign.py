@@ -34,8 +34,10 @@ from agentao_trio.campaign import (
     read_numbers,
 )
 from agentao_trio.campaign_plan import counted_lines
+from agentao_trio.cli.identity import PresenterName
 from agentao_trio.cli.running import FAILURE, UsageError, errors
 from agentao_trio.cli.screen import Screen, printable
+from agentao_trio.credentials import ServiceAccount
 from agentao_trio.errors import NumbersError
 from agentao_trio.session import Session, open_session
 from agentao_trio.transport import ClientTLS
@@ -61,6 +63,8 @@ class CampaignOptions:
     trunk: str
     caller: str
     rpc_length: str
+    credentials: ServiceAccount | None
+    presenter: PresenterName
     calls_per_second: float
     max_concurrent: int
     retry: RetryPolicy
@@ -206,7 +210,13 @@ class CampaignRun:
         """Connect and call everybody. Cancelled, it hangs up and closes."""
         options, note = self._options, self._screen.note
         note(f"connecting to {options.endpoint}")
-        async with open_session(options.endpoint, tls=options.tls, rpc_length=options.rpc_length) as session:
+        async with open_session(
+            options.endpoint,
+            tls=options.tls,
+            rpc_length=options.rpc_length,
+            credentials=options.credentials,
+            presenter=options.presenter,
+        ) as session:
             self._campaign = campaign = self._plan(session)
             note(
                 f"connected; calling {len(options.rows)} numbers, {options.calls_per_second:g} a second, "

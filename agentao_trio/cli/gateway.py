@@ -13,8 +13,11 @@ import trio
 from rich import box
 from rich.table import Table
 
+from agentao_trio.cli.callers import Callers, Pace
+from agentao_trio.cli.console import Console, standard_input
 from agentao_trio.cli.running import UsageError
 from agentao_trio.cli.screen import Screen
+from agentao_trio.credentials import TokenVerifier, TrustedKey
 from agentao_trio.gateway import FAR_ENDS, GatewaySettings, open_gateway
 
 __all__ = ["GatewayOptions", "far_ends", "serve"]
@@ -29,6 +32,25 @@ class GatewayOptions:
     names: tuple[str, ...]
     ca_file: Path
     rpc_reply: Literal["framed", "bare", "none"]
+    #: Whose tokens are good; where there are none, tokens are not looked at.
+    trusted: tuple[TrustedKey, ...]
+    require_token: bool
+    #: Inbound calls: how often, on which trunk, from which far ends in turn.
+    inbound: Pace | None
+    trunk: str
+    callers: tuple[str, ...]
+
+    def settings(self) -> GatewaySettings:
+        """How the gateway is to behave."""
+        if not self.trusted:
+            return GatewaySettings(reply=self.rpc_reply)
+        return GatewaySettings(
+            reply=self.rpc_reply,
+            verifier=TokenVerifier(self.trusted),
+            authentication="required" if self.require_token else "open",
+            # Whose trunks ring: nobody is the default tenant where everybody has to say who they are.
+            tenant=self.trusted[0].tenant_id if self.require_token else "default",
+        )
 
 
 class _CallLog(logging.Handler):
@@ -43,7 +65,10 @@ class _CallLog(logging.Handler):
 
 
 async def serve(options: GatewayOptions, screen: Screen) -> None:
-    """Run the gateway until cancelled. Raises :class:`UsageError` for a file that cannot be written, and OSError."""
+    """Run the gateway until cancelled, or told to quit on its console.
+
+    Raises :class:`UsageError` for a file that cannot be written, and OSError.
+    """
     log = logging.getLogger("agentao_trio.gateway")
     handler = _CallLog(screen)
     async with contextlib.AsyncExitStack() as stack:
@@ -53,7 +78,7 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
                     host=options.host,
                     port=options.port,
                     names=options.names,
-                    settings=GatewaySettings(reply=options.rpc_reply),
+                    settings=options.settings(),
                 )
             )
         except OSError as error:
@@ -62,12 +87,26 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
         _write(options.ca_file, gateway.ca_pem)
         ca = shlex.quote(str(options.ca_file))
         screen.say(f"Listening on {gateway.endpoint}; its certificate authority is in {options.ca_file}. Call it:")
-        screen.say(f"  agentao-trio call +15550100001 --gateway {gateway.endpoint} --ca {ca}")
-        screen.say("Ctrl-C ends it. Who answers which number: agentao-trio gateway --numbers")
+        shown = " --credentials ACCOUNT.json --presenter first_stream" if options.require_token else ""
+        screen.say(f"  agentao-trio call +15550100001 --gateway {gateway.endpoint} --ca {ca}{shown}")
+        callers = Callers(gateway, trunk=options.trunk, far_ends=options.callers, pace=options.inbound)
+        if options.inbound is not None:
+            screen.say(f"There are {callers}.")
+        commands = standard_input()
+        if commands is None:
+            screen.say("Ctrl-C ends it. Who answers which number: agentao-trio gateway --numbers")
+        else:
+            screen.say("Ctrl-C ends it. Commands can be typed here: help tells which there are.")
         log.addHandler(handler)
         stack.callback(log.removeHandler, handler)
         log.setLevel(logging.INFO)
-        await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(callers.run)
+            if commands is None:
+                await trio.sleep_forever()
+            else:
+                await Console(gateway, callers, screen, far_ends).run(commands)
+            nursery.cancel_scope.cancel()
 
 
 def _write(path: Path, pem: bytes) -> None:

@@ -11,8 +11,10 @@ import trio
 
 from agentao_trio.audio import Codec, from_pcm16
 from agentao_trio.call import ActiveCall, CallEnding
+from agentao_trio.cli.identity import PresenterName
 from agentao_trio.cli.screen import LIVE, CallRow, Screen, call_table, state_of
 from agentao_trio.cli.wav import WavRecorder
+from agentao_trio.credentials import ServiceAccount
 from agentao_trio.errors import AgentaoError, CallEnded
 from agentao_trio.messages import EventType
 from agentao_trio.session import Session, open_session
@@ -57,6 +59,8 @@ class CallOptions:
     trunk: str
     caller: str
     rpc_length: str
+    credentials: ServiceAccount | None
+    presenter: PresenterName
     audio: bytes
     record: Path | None
     tail: float
@@ -82,7 +86,13 @@ class OneCall:
             if options.record is not None:
                 self._recorder = files.enter_context(WavRecorder(options.record))
             note(f"connecting to {options.endpoint}")
-            async with open_session(options.endpoint, tls=options.tls, rpc_length=options.rpc_length) as session:
+            async with open_session(
+                options.endpoint,
+                tls=options.tls,
+                rpc_length=options.rpc_length,
+                credentials=options.credentials,
+                presenter=options.presenter,
+            ) as session:
                 note(f"connected; calling {options.to} on trunk {options.trunk}")
                 try:
                     async with await self._originate(session) as self._call:

@@ -8,7 +8,7 @@
 Who answers which number is in :data:`FAR_ENDS`.
 """
 
-from agentao_trio.gateway.farends import FAR_ENDS, FarEnd
+from agentao_trio.gateway.farends import FAR_ENDS, FarEnd, find_caller
 from agentao_trio.gateway.leg import Handset
 from agentao_trio.gateway.model import BucketAction, GatewayModel, GatewayStatistics
 from agentao_trio.gateway.server import Gateway, ServerStatistics, open_gateway
@@ -25,5 +25,6 @@ __all__ = [
     "Handset",
     "ServerStatistics",
     "Trunk",
+    "find_caller",
     "open_gateway",
 ]

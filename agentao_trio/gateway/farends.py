@@ -26,7 +26,7 @@ from agentao_trio.audio import Codec
 from agentao_trio.dialplan import is_destination
 from agentao_trio.messages import ErrorCode
 
-__all__ = ["FAR_ENDS", "FarEnd", "Impairment", "Voice", "find_far_end"]
+__all__ = ["FAR_ENDS", "FarEnd", "Impairment", "Voice", "find_caller", "find_far_end"]
 
 
 class Voice(Enum):
@@ -232,6 +232,11 @@ def find_far_end(to: str, *, other: str | None) -> FarEnd | None:
         far_end = attrs.evolve(far_end, rate=_DEFAULT_RATE)
     # A table row knows its parameters; whoever answers instead of a stranger does not know the stranger's.
     return _with_parameters(far_end, parameters) if user.lower() in _BY_NAME else far_end
+
+
+def find_caller(name: str) -> FarEnd | None:
+    """The far end that calls in, by its name, number or SIP URI; ``None`` when there is none of that name."""
+    return find_far_end(name if name.startswith(("+", "sip:", "sips:")) else f"sip:{name}@caller", other=None)
 
 
 def _by_number(number: str, fallback: FarEnd | None) -> FarEnd | None:

@@ -34,7 +34,7 @@ from agentao_trio.gateway.commands import (
 from agentao_trio.gateway.control import CallControl
 from agentao_trio.gateway.effects import Effect
 from agentao_trio.gateway.exchange import Exchange
-from agentao_trio.gateway.farends import FarEnd, find_far_end
+from agentao_trio.gateway.farends import FarEnd, find_caller, find_far_end
 from agentao_trio.gateway.inbound import Inbound, Notification
 from agentao_trio.gateway.leg import Dice, Handset
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
@@ -391,8 +391,7 @@ class GatewayModel:
         ``far_end`` is who it is: a name, a number or a SIP URI of the table; ``handset`` hears and speaks in its place.
         Raises ValueError for one that is not there, and for a trunk that does not exist.
         """
-        uri = far_end if far_end.startswith(("+", "sip:", "sips:")) else f"sip:{far_end}@caller"
-        caller = find_far_end(uri, other=None)
+        caller = find_caller(far_end)
         if caller is None:
             raise ValueError(f"there is no far end {far_end!r}")
         trunk = self._settings.trunks.get(trunk_id)
