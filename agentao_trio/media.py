@@ -42,8 +42,9 @@ INBOX_SECONDS = 1.0
 OUTBOX_SECONDS = 0.5
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
-#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip.
-BACKLOG_AGE = 0.35
+#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long a new packet
+#: may be expected to.
+BACKLOG_AGE, BACKLOG_WAIT = 0.35, 0.10
 #: Seconds without a packet after which a call gives its place on the packet clock back.
 IDLE_SECONDS = 1.0
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
@@ -233,30 +234,38 @@ class Mark:
 
 
 class _Backlog:
-    """How long the oldest unacknowledged packet of one stream has waited.
+    """How long the unacknowledged packets of one stream have waited, and a new one would have to.
 
     A count of bytes does not tell that: over a path that carries half of what is said, half a second of audio takes a
-    second to leave.
+    second to leave. What a new packet has to expect is what the latest acknowledged ones have met beyond the shortest
+    round trip, in proportion to how many were before each.
     """
 
-    __slots__ = ("_round_trip", "_unacknowledged", "_written")
+    __slots__ = ("_round_trip", "_unacknowledged", "_waits", "_written")
 
     def __init__(self) -> None:
         self._written = 0
-        self._unacknowledged: deque[tuple[int, float]] = deque()  # where each packet ends, and when it was written
+        # Of each packet: where it ends, when it was written, and how many were unacknowledged with it.
+        self._unacknowledged: deque[tuple[int, float, int]] = deque()
         self._round_trip = float("inf")  # the shortest seen
+        # Per packet before them. The least of several counts: one packet that was lost, or overtaken, is no queue.
+        self._waits: deque[float] = deque(maxlen=3)
 
     def wrote(self, size: int, now: float) -> None:
         self._written += size
-        self._unacknowledged.append((self._written, now))
+        self._unacknowledged.append((self._written, now, len(self._unacknowledged) + 1))
 
     def is_stale(self, backlog: int, now: float) -> bool:
         """Whether what is written now would come too late; ``backlog`` is in bytes."""
         acknowledged = self._written - backlog
         while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
-            _, written_at = self._unacknowledged.popleft()
+            _, written_at, count = self._unacknowledged.popleft()
             self._round_trip = min(self._round_trip, now - written_at)
-        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > BACKLOG_AGE + self._round_trip
+            self._waits.append((now - written_at - self._round_trip) / count)
+        if not self._unacknowledged:
+            return False
+        age = now - self._unacknowledged[0][1] - self._round_trip
+        return age > BACKLOG_AGE or min(self._waits, default=0.0) * (len(self._unacknowledged) + 1) > BACKLOG_WAIT
 
 
 class Uplink:
