@@ -148,9 +148,10 @@ class Playout:
 
 async def _read(path: Path) -> Sound:
     # A short file is read faster than a thread is started, and without one virtual time does not run on meanwhile.
-    sound = _read_short(path)
-    await trio.lowlevel.checkpoint()
-    return sound or await trio.to_thread.run_sync(lambda: read_wav(path.read_bytes()))
+    if (sound := _read_short(path)) is not None:
+        await trio.lowlevel.checkpoint()
+        return sound
+    return await trio.to_thread.run_sync(lambda: read_wav(path.read_bytes()))
 
 
 def _read_short(path: Path) -> Sound | None:
