@@ -29,7 +29,8 @@ __all__ = [
 FAILURE, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 
 output = Console(highlight=False, markup=False, emoji=False)
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+# A mistake is one line, however narrow the terminal is: it may end up in a log.
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 #: What the library calls its own arguments → what the command line calls them.
 SPELLINGS = {
