@@ -29,7 +29,7 @@ from agentao_trio import messages
 from agentao_trio.audio import ArrivalKind, AudioFrame, Codec, JitterEstimator, Packetizer, SequenceTracker
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.convert import FrameConverter, SpeechConverter
-from agentao_trio.errors import ConnectionLost, StreamReset
+from agentao_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
 from agentao_trio.messages import MethodId
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
 from agentao_trio.wire import encode_frame
@@ -284,6 +284,9 @@ class Uplink:
         self._open_stream = open_stream
         self._stream: UplinkStream | None = None
         self._backlog = _Backlog()
+        # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
+        # a stall of ours is not taken for one of the path's.
+        self._slot_time = 0.0
         self._codec: Codec | None = None
         self._packetizer: Packetizer | None = None
         self._speech: SpeechConverter | None = None
@@ -322,9 +325,11 @@ class Uplink:
         first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled while it waits for room, or
         when its ``passage`` is stopped, the packets of this chunk that are not queued yet are dropped and counted as
         cleared.
-        Raises :class:`trio.ClosedResourceError` once the uplink has ended or is finishing and
-        :class:`trio.BusyResourceError` when another task is sending.
+        Raises :class:`LocalProtocolError` for what is no bytes, :class:`trio.ClosedResourceError` once the uplink has
+        ended or is finishing and :class:`trio.BusyResourceError` when another task is sending.
         """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise LocalProtocolError(f"audio is bytes, not {type(data).__name__}")
         if self._sending:
             raise trio.BusyResourceError("another task is sending audio on this call")
         self._sending = True
@@ -480,6 +485,7 @@ class Uplink:
 
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence, self._sequence = self._sequence, self._sequence + 1
+        self._slot_time += PACKET_INTERVAL
         stream = self._usable_stream(len(payload))
         frame = self._frame(payload, codec, sequence)
         try:
@@ -492,7 +498,7 @@ class Uplink:
             self._stream = None
             self.counters.packets_shed += 1
             return False
-        self._backlog.wrote(len(frame), trio.current_time())
+        self._backlog.wrote(len(frame), self._slot_time)
         self.counters.packets_sent += 1
         self.counters.bytes_sent += len(payload)
         return True
@@ -506,7 +512,7 @@ class Uplink:
             self.counters.streams_opened += 1
         backlog = self._stream.backlog
         is_full = backlog > _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
-        return None if is_full or self._backlog.is_stale(backlog, trio.current_time()) else self._stream
+        return None if is_full or self._backlog.is_stale(backlog, self._slot_time) else self._stream
 
     def _end_stream(self) -> None:
         if self._stream is None and self._finishing and self.counters.streams_opened:
