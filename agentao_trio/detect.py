@@ -418,8 +418,8 @@ class AnsweringMachineDetector:
 
     Limits: it goes by the length of what is said and not by the words. A company's receptionist who recites her
     greeting is a machine to it, a machine with two words of greeting a person until it beeps. Music and noise count as
-    talking. Published figures for this method lie around 80 to 90 % right; measure your own before you act on it. Time
-    is counted in audio: a far end that sends no packets at all gets no verdict.
+    talking. How often it is right depends on who is called; measure that before you act on it. Time is counted in
+    audio: a far end that sends no packets at all gets no verdict.
     """
 
     def __init__(
