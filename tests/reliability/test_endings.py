@@ -166,3 +166,17 @@ async def test_connections_come_and_go_without_a_trace(autojump_clock: MockClock
         await session.get_active_buckets()
         assert session.statistics().connections == 21
         assert tasks_named("") <= before
+
+
+async def test_a_program_that_was_blocked_for_seconds_keeps_its_connection(autojump_clock: MockClock) -> None:
+    """Time passes while nobody may run: afterwards what waits in the socket is read before anybody is called dead."""
+    async with simulated(network=MemoryNetwork(delay=0.02)) as (session, _):
+        call = await session.originate(ECHO, trunk_id="main")
+        await call.wait_answered()
+        for _ in range(3):
+            autojump_clock.jump(4.0)
+            await trio.sleep(1)
+        await call.send_audio(b"\x55" * 1600)
+        await call.wait_played()
+        assert session.statistics().connections == 1
+        assert call.state is CallState.ANSWERED

@@ -50,12 +50,19 @@ async def place(session: Session, to: str = ECHO) -> ActiveCall:
 
 
 async def converse(call: ActiveCall) -> None:
-    """Say ten packets and hear them."""
+    """Speak until ten packets were heard. The first after an outage may be shed, for what is before them."""
     heard = call.audio()
-    await call.send_audio(WORD)
-    with trio.fail_after(5):
-        for _ in range(10):
-            await anext(heard)
+    async with trio.open_nursery() as nursery:
+
+        async def speak() -> None:
+            while True:
+                await call.send_audio(WORD)
+
+        nursery.start_soon(speak)
+        with trio.fail_after(5):
+            for _ in range(10):
+                await anext(heard)
+        nursery.cancel_scope.cancel()
     heard.close()
 
 

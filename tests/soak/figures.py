@@ -149,9 +149,7 @@ def g9(full: bool) -> Iterator[Result]:
     from tests.support.overload import overload
 
     for rate in (600_000, 1_000_000):
-        result = overload(
-            calls=16, seconds=30 if full else 6, network=Bottleneck(bits_per_second=rate, delay=0.02)
-        )
+        result = overload(calls=16, seconds=30 if full else 6, network=Bottleneck(bits_per_second=rate, delay=0.02))
         oldest, events = quantile(result.ages, 0.99), quantile(result.event_delays, 0.99)
         yield Result(
             f"16 calls over {rate // 1000} kbit/s: audio on arrival p99 {oldest * 1000:.0f} ms old, "
@@ -327,14 +325,21 @@ def g14(full: bool) -> Iterator[Result]:
 
             await some(batch)
             tracemalloc.start()
-            before = tracemalloc.get_traced_memory()[0]
             await some(batch // 2)
-            return (tracemalloc.get_traced_memory()[0] - before) / (batch // 2) * 1000
+            # The far side, and the virtual clock, are in this process too; they are not what is measured.
+            ours = tracemalloc.take_snapshot().filter_traces(
+                [
+                    tracemalloc.Filter(True, "*/agentao_trio/*"),
+                    tracemalloc.Filter(True, "<attrs generated*"),
+                    tracemalloc.Filter(False, "*/agentao_trio/gateway/*"),
+                ]
+            )
+            return sum(each.size for each in ours.statistics("filename")) / (batch // 2) * 1000
 
     grown = deterministic_run(main, seed=14)
     tracemalloc.stop()
     yield Result(
-        f"{grown / MEGABYTE:.2f} MB per 1000 finished calls, client and gateway in one process", grown <= MEGABYTE
+        f"{grown / MEGABYTE:.2f} MB per 1000 finished calls, which the client remembers for 300 s", grown <= MEGABYTE
     )
 
 

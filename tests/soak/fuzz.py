@@ -89,7 +89,7 @@ def mutated(seconds: float, *, seed: int = 0) -> tuple[int, float]:
 def coverage_guided(seconds: int) -> None:
     """Let atheris look for bytes that crash or hang :func:`one_input`. Ends the process."""
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ModuleNotFoundError:
         sys.exit("the coverage-guided fuzzer needs atheris; install it with 'pip install atheris' and run this again")
     with atheris.instrument_imports(include=["agentao_trio"]):
