@@ -144,6 +144,8 @@ class CallControl(abc.ABC):
         so far stay sent.
         """
         self._check(Command.SEND_DTMF)
+        if not isinstance(digits, str):
+            raise LocalProtocolError(f"digits are text (str), not {type(digits).__name__}")
         arguments = [f"{digit}:{mode}:{duration_ms}" for digit in digits]
         for argument in arguments:
             check_arguments(DialplanAction.SEND_DTMF, argument)
@@ -163,6 +165,8 @@ class CallControl(abc.ABC):
 
     async def bridge(self, other: CallControl) -> None:
         """Join this far end and that of ``other``, each hearing the other."""
+        if not isinstance(other, CallControl):
+            raise LocalProtocolError(f"bridge() takes another call, not {type(other).__name__}")
         await self._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, other.call_sid)
 
     async def _execute(self, command: Command, action: DialplanAction, app_args: str = "") -> None:

@@ -11,10 +11,14 @@ import abc
 from typing import Any
 
 from agentao_trio import dialplan, messages
-from agentao_trio.errors import CommandTimeout, LocalProtocolError
+from agentao_trio.errors import CommandRejected, CommandTimeout, LocalProtocolError
+from agentao_trio.legible import legible, quoted
 from agentao_trio.messages import DialplanAction, InboundRule, MethodId
 
 __all__ = ["Commands"]
+
+#: How a status begins that is a refusal, in a reply without an error code.
+_NO = ("FAILED", "ERR", "REJECTED")
 
 
 class Commands(abc.ABC):
@@ -120,11 +124,10 @@ class Commands(abc.ABC):
         The gateway starts ``calls_per_second`` and keeps at most ``max_concurrent_calls`` going. The reply says how
         many rows it took; :meth:`Session.events` tells of the calls.
         """
-        for name, value in (("calls_per_second", calls_per_second), ("max_concurrent_calls", max_concurrent_calls)):
-            if value < 1:
-                raise LocalProtocolError(f"{name} is {value}; expected 1 or more")
+        _check_count("calls_per_second", calls_per_second)
+        _check_count("max_concurrent_calls", max_concurrent_calls)
         dialplan.check_default_app(default_app, default_app_args)
-        reply: messages.BulkResponse = await self._query(
+        return await self._bulk(
             MethodId.OriginateBulk,
             messages.BulkRequest(
                 csv_url=csv_url,
@@ -142,13 +145,16 @@ class Commands(abc.ABC):
                 campaign_id=campaign_id,
             ),
         )
-        return reply
 
     async def abort_bulk(self, campaign_id: str) -> messages.BulkResponse:
         """Drop the rows of a campaign that have not been called yet; calls in progress go on."""
-        reply: messages.BulkResponse = await self._query(
-            MethodId.AbortBulk, messages.AbortBulkRequest(campaign_id=campaign_id)
-        )
+        return await self._bulk(MethodId.AbortBulk, messages.AbortBulkRequest(campaign_id=campaign_id))
+
+    async def _bulk(self, method: MethodId, message: Any) -> messages.BulkResponse:
+        reply: messages.BulkResponse = await self._query(method, message)
+        # Its status is all that this reply has to say no with (PROTOCOL section 12).
+        if reply.status.upper().startswith(_NO):
+            raise CommandRejected(f"{method.name} was refused: {legible(reply.status)}", method=method.name)
         return reply
 
     async def get_active_buckets(self) -> tuple[messages.BucketInfo, ...]:
@@ -168,3 +174,8 @@ class Commands(abc.ABC):
             MethodId.ExecuteBucketAction, messages.BucketActionRequest(bucket_id=bucket_id, action=action)
         )
         return int(reply.processed_count)
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise LocalProtocolError(f"{name} is {quoted(str(value))}; expected a whole number, 1 or more")

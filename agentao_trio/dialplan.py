@@ -42,6 +42,7 @@ def is_destination(to: str) -> bool:
 
 def check_destination(to: str) -> None:
     """Raise :class:`LocalProtocolError` unless ``to`` is a destination."""
+    _check_text("a destination", to)
     if not is_destination(to):
         raise LocalProtocolError(
             f"{quoted(to)} is not a destination; expected an E.164 number such as '+15550100001' or a SIP URI such as "
@@ -51,6 +52,7 @@ def check_destination(to: str) -> None:
 
 def check_traceparent(traceparent: str) -> None:
     """Raise :class:`LocalProtocolError` unless ``traceparent`` is empty or W3C trace context."""
+    _check_text("traceparent", traceparent)
     if traceparent and not _TRACEPARENT.fullmatch(traceparent):
         raise LocalProtocolError(
             f"traceparent is {quoted(traceparent)}; expected W3C trace context, for example "
@@ -60,7 +62,7 @@ def check_traceparent(traceparent: str) -> None:
 
 def check_default_app(action: int, app_args: str, *, inband: bool = False, loopback: bool = False) -> None:
     """Raise :class:`LocalProtocolError` unless a call can start with ``action`` and its argument."""
-    allowed = DialplanAction.HANGUP <= action <= DialplanAction.AI_BIDIRECTIONAL_STREAM
+    allowed = _is_action(action) and DialplanAction.HANGUP <= action <= DialplanAction.AI_BIDIRECTIONAL_STREAM
     if not (allowed or (loopback and action == DialplanAction.LOOPBACK)):
         raise LocalProtocolError(
             f"default_app is {_name(action)}; a call can only start with one of the actions 0 (HANGUP) to 6 "
@@ -75,6 +77,7 @@ def check_arguments(action: int, app_args: str, *, inband: bool = False) -> None
     ``inband``: whether DTMF may be sent as sound, which the vendor's clients offer and its gateway does not (PROTOCOL
     section 16.19).
     """
+    _check_text("the argument of a dialplan action", app_args)
     match action:
         case DialplanAction.TRANSFER if not is_destination(app_args):
             raise LocalProtocolError(f"TRANSFER takes an E.164 number or a SIP URI, not {quoted(app_args)}")
@@ -92,8 +95,8 @@ def check_arguments(action: int, app_args: str, *, inband: bool = False) -> None
             raise LocalProtocolError("UNPARK_AND_BRIDGE takes the call_sid of the other leg; none was given")
         case DialplanAction.SUPERVISE:
             raise LocalProtocolError("SUPERVISE is internal to the gateway; use SuperviseSubscribe")
-        case _ if action not in DialplanAction.__members__.values():
-            raise LocalProtocolError(f"{action} is not a dialplan action")
+        case _ if not _is_action(action):
+            raise LocalProtocolError(f"{_name(action)} is not a dialplan action")
 
 
 def is_path(path: str, suffix: str) -> bool:
@@ -122,5 +125,15 @@ def parse_digit(app_args: str, *, inband: bool = False) -> Digit:
     return Digit(match["digit"], match["mode"], int(match["ms"]))
 
 
-def _name(action: int) -> str:
-    return action.name if isinstance(action, DialplanAction) else str(action)
+def _is_action(action: object) -> bool:
+    return action in DialplanAction.__members__.values()
+
+
+def _name(action: object) -> str:
+    return action.name if isinstance(action, DialplanAction) else quoted(str(action)).strip("'")
+
+
+def _check_text(what: str, value: object) -> None:
+    """Types are not checked by Python, and what a program was given by others may be anything."""
+    if not isinstance(value, str):
+        raise LocalProtocolError(f"{what} is text (str), not {type(value).__name__}")

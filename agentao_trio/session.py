@@ -42,6 +42,7 @@ from agentao_trio.errors import (
 )
 from agentao_trio.events import CallEvent, ClientEvent, EventRecord
 from agentao_trio.inbound import InboundCalls
+from agentao_trio.legible import legible, quoted
 from agentao_trio.link import Link
 from agentao_trio.media import Uplink
 from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
@@ -197,9 +198,9 @@ class Session(Commands):
         dialplan.check_destination(to)
         dialplan.check_default_app(default_app, default_app_args)
         dialplan.check_traceparent(traceparent)
+        if not isinstance(codec, Codec | None):
+            raise LocalProtocolError("codec takes a Codec or None")
         call = ActiveCall(self, call_sid=call_sid or str(uuid.uuid4()), caller=call_from, callee=to, codec=codec)
-        if call.call_sid in self._router.calls:
-            raise LocalProtocolError(f"call_sid {call.call_sid!r} is already in use by an open call of this session")
         request = messages.OriginateRequest(
             trunk_id=trunk_id,
             to=to,
@@ -215,6 +216,9 @@ class Session(Commands):
             client_id=self.client_id,
             traceparent=traceparent,
         )
+        messages.encode(request)  # what cannot be sent is refused before there is a call
+        if call.call_sid in self._router.calls:
+            raise LocalProtocolError(f"call_sid {quoted(call.call_sid)} is already in use by an open call")
         self._adopt(call)
         taken_on = False
         self._inbound.placing += 1
@@ -302,24 +306,20 @@ class Session(Commands):
         :class:`LocalProtocolError` for a call that this session holds itself or supervises already, and what
         :meth:`request` raises. Cancelled, the gateway may keep sending audio that nobody reads.
         """
+        request = messages.SuperviseSubscribeRequest(
+            call_sid=call_sid, supervisor_id=supervisor_id or self.client_id, mode=mode, auth_token=auth_token
+        )
+        messages.encode(request)  # what cannot be sent is refused before there is a seat
         if call_sid in self._router.calls or call_sid in self._router.supervised:
-            raise LocalProtocolError(f"call {call_sid!r} is held or supervised by this session already")
+            raise LocalProtocolError(f"call {quoted(call_sid)} is held or supervised by this session already")
         supervision = Supervision(self, call_sid, mode, Uplink(call_sid, self._clock, self.open_uplink))
         self._router.supervised[call_sid] = supervision
         accepted = False
         try:
-            reply = await self.request(
-                MethodId.SuperviseSubscribe,
-                messages.SuperviseSubscribeRequest(
-                    call_sid=call_sid,
-                    supervisor_id=supervisor_id or self.client_id,
-                    mode=mode,
-                    auth_token=auth_token,
-                ),
-            )
+            reply = await self.request(MethodId.SuperviseSubscribe, request)
             if reply is not None and reply.error_message:
                 raise CommandRejected(
-                    f"SuperviseSubscribe was refused: {reply.error_message}", method="SuperviseSubscribe"
+                    f"SuperviseSubscribe was refused: {legible(reply.error_message)}", method="SuperviseSubscribe"
                 )
             accepted = True
         finally:
@@ -575,7 +575,7 @@ async def open_session(
             timeout=patience,
         )
 
-    failure: TransportError | None = None
+    failure: TransportError | LocalProtocolError | None = None
     async with service_nursery() as services:
         session = Session(
             services,
@@ -591,7 +591,7 @@ async def open_session(
         )
         try:
             await services.start(session._link.keep_up)
-        except TransportError as error:
+        except (TransportError, LocalProtocolError) as error:
             failure = error  # raised outside the nursery, which would wrap it in a group
         else:
             services.start_soon(session.clock.run)
