@@ -137,6 +137,11 @@ class Connection(trio.abc.AsyncResource):
         return address
 
     @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate that the peer showed, in DER form; ``None`` where it has shown none."""
+        return self._engine.peer_certificate_der
+
+    @property
     def is_over(self) -> bool:
         """Whether the connection was closed or lost."""
         return self._closing or self._ending is not None

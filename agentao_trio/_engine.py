@@ -228,6 +228,12 @@ class StockEngine(QuicConnection):
         """The certificate the peer presented (``cryptography.x509.Certificate``), or ``None``."""
         return self.tls._peer_certificate
 
+    @property
+    def peer_certificate_der(self) -> bytes | None:
+        """The same as bytes, for those who are not to depend on that library."""
+        certificate = self.peer_certificate
+        return None if certificate is None else certificate.public_bytes(serialization.Encoding.DER)
+
     def close_with(self, code: int, reason: str) -> None:
         """Queue an application CLOSE; a reason that would not fit a datagram is cut (aioquic would raise)."""
         self.close(error_code=code, reason_phrase=reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore"))

@@ -81,12 +81,19 @@ class TransportError(AgentaoError):
 class ConnectError(TransportError):
     """No connection could be made: name, port, path, certificate or ALPN. The message says which, and what to do.
 
-    ``refused``: the peer was reached, and it or we said no. Trying again soon will not help.
+    ``refused``: the peer was reached, and it or we said no. Trying again soon will not help. ``reason`` is a stable
+    word for what was in the way: ``"name"``, ``"port"`` (nobody listens), ``"mtu"``, ``"path"``, ``"silence"``,
+    ``"slow"``, ``"alpn"``, ``"dates"``, ``"host_name"`` and ``"chain"`` (of the certificate), ``"handshake"``, or
+    ``"files"`` (our own). ``certificate`` is the one that was not accepted, in DER form.
     """
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(
+        self, message: str, *, reason: str = "", refused: bool = False, certificate: bytes | None = None
+    ) -> None:
         super().__init__(message)
+        self.reason = reason
         self.refused = refused
+        self.certificate = certificate
 
 
 class AuthenticationError(TransportError):

@@ -180,18 +180,21 @@ class _Attempt:
             try:
                 keylog = self._resources.enter_context(open(self._tls.keylog, "a"))  # noqa: SIM115
             except OSError as error:
-                raise ConnectError(f"the key log {self._tls.keylog} cannot be written ({error.strerror})") from error
+                raise ConnectError(
+                    f"the key log {self._tls.keylog} cannot be written ({error.strerror})", reason="files"
+                ) from error
         try:
             return client_configuration(self._settings, self._tls, self._host, keylog)
         except (OSError, ValueError) as error:
             what = "the CA given as bytes" if isinstance(self._tls.ca, bytes) else f"the CA file {self._tls.ca}"
             raise ConnectError(
-                f"{what} cannot be used ({error}); it has to hold at least one certificate in PEM form"
+                f"{what} cannot be used ({error}); it has to hold at least one certificate in PEM form",
+                reason="files",
             ) from error
 
     async def _look_up(self) -> list[tuple[int, Address]]:
         if not 0 < self._port < 65_536:
-            raise ConnectError(f"{self._port} is not a UDP port; it has to be from 1 to 65535")
+            raise ConnectError(f"{self._port} is not a UDP port; it has to be from 1 to 65535", reason="port")
         try:
             with trio.fail_at(self._deadline):
                 if self._socket is not None:
@@ -201,11 +204,12 @@ class _Attempt:
             problem = error.strerror if isinstance(error, OSError) else error
             raise ConnectError(
                 f"the name {self._host!r} cannot be resolved ({problem}); check its spelling and this machine's name "
-                "service"
+                "service",
+                reason="name",
             ) from error
         except trio.TooSlowError:
             raise ConnectError(
-                f"the name {self._host!r} was not resolved in time; the name service is silent"
+                f"the name {self._host!r} was not resolved in time; the name service is silent", reason="name"
             ) from None
 
     async def _shake_hands(
@@ -257,50 +261,67 @@ class _Attempt:
     def _path_verdict(self, error: OSError, address: Address) -> ConnectError:
         at = self._at(address)
         if isinstance(error, ConnectionRefusedError):
-            return ConnectError(f"nobody listens on UDP port {self._port} of {at}; is the gateway running there?")
+            return ConnectError(
+                f"nobody listens on UDP port {self._port} of {at}; is the gateway running there?", reason="port"
+            )
         if error.errno == errno.EMSGSIZE:
             return ConnectError(
                 f"the path to {at} does not carry datagrams of {SMALLEST_MAX_DATAGRAM_SIZE} bytes, which QUIC needs; "
-                "raise the MTU of the link or tunnel (to 1280 at least)"
+                "raise the MTU of the link or tunnel (to 1280 at least)",
+                reason="mtu",
             )
-        return ConnectError(f"{at} cannot be reached from here: {error.strerror or error}")
+        return ConnectError(f"{at} cannot be reached from here: {error.strerror or error}", reason="path")
 
     def _silence_verdict(self, address: Address, patience: float) -> ConnectError:
         return ConnectError(
             f"no answer from {self._at(address)} within {patience:.3g} s; either nothing is there, or "
-            f"a firewall drops UDP, or the path drops datagrams of {SMALLEST_MAX_DATAGRAM_SIZE} bytes (MTU below 1280)"
+            f"a firewall drops UDP, or the path drops datagrams of {SMALLEST_MAX_DATAGRAM_SIZE} bytes (MTU below 1280)",
+            reason="silence",
         )
 
     def _handshake_verdict(self, ending: Ending, connection: Connection) -> ConnectError:
         name = self._tls.server_name or self._host
         alert = (ending.code or 0) - QuicErrorCode.CRYPTO_ERROR
         certificate = connection._engine.peer_certificate
+        encoded = connection.peer_certificate
         if ending.by == "silence":
-            return ConnectError(f"{self._where} answered, but the handshake did not complete in time; the path is bad")
+            return ConnectError(
+                f"{self._where} answered, but the handshake did not complete in time; the path is bad", reason="slow"
+            )
         if alert == AlertDescription.no_application_protocol or (
             alert == AlertDescription.handshake_failure and "ALPN" in ending.reason
         ):
             return ConnectError(
-                f"{self._where} does not speak the protocol {self._settings.alpn!r} (ALPN); is that port a gateway's?"
+                f"{self._where} does not speak the protocol {self._settings.alpn!r} (ALPN); is that port a gateway's?",
+                reason="alpn",
             )
         if ending.by == "engine" and alert == AlertDescription.certificate_expired and certificate is not None:
             return ConnectError(
                 f"the certificate of {self._where} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
                 f"to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, which is not now; have it renewed, or set "
-                "this machine's clock"
+                "this machine's clock",
+                reason="dates",
+                certificate=encoded,
             )
         if ending.by == "engine" and alert == AlertDescription.bad_certificate:
             if "hostname" in ending.reason or "doesn't match" in ending.reason:
                 return ConnectError(
                     f"the certificate of {self._where} is not for {name!r} ({ending.reason}); connect by a name it "
-                    "carries, or give that name as ClientTLS(server_name=...)"
+                    "carries, or give that name as ClientTLS(server_name=...)",
+                    reason="host_name",
+                    certificate=encoded,
                 )
             return ConnectError(
                 f"the certificate of {self._where} is not signed by an authority that is trusted here "
-                f"({ending.reason}); give the gateway's CA as ClientTLS(ca=...)"
+                f"({ending.reason}); give the gateway's CA as ClientTLS(ca=...)",
+                reason="chain",
+                certificate=encoded,
             )
         who = "refused the connection" if ending.by == "peer" else "broke the handshake"
-        return ConnectError(f"{self._where} {who}: {legible(ending.reason) or 'no reason given'} (code {ending.code})")
+        return ConnectError(
+            f"{self._where} {who}: {legible(ending.reason) or 'no reason given'} (code {ending.code})",
+            reason="handshake",
+        )
 
 
 class _Unreachable(Exception):  # noqa: N818 - never leaves this file

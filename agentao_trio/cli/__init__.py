@@ -1,4 +1,4 @@
-"""The command line: ``agentao-trio demo``, ``gateway``, ``call`` and ``campaign``.
+"""The command line: ``agentao-trio demo``, ``gateway``, ``call``, ``campaign`` and ``doctor``.
 
 What a user got wrong is told in one line that names it and says what would be right, with exit status 2; what went
 wrong elsewhere, likewise, with 1. Neither shows a traceback. Ctrl-C and SIGTERM end in order: calls are hung up, files
@@ -20,6 +20,7 @@ from agentao_trio import __version__
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.demo import Demo
+from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
 from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
 from agentao_trio.cli.one_call import CallOptions, OneCall
@@ -349,11 +350,68 @@ def campaign_command(
     return run(command)
 
 
-def _endpoint(text: str) -> str:
+@app.command(
+    name="doctor",
+    help_epilogue="""\
+**Examples**
+
+- `agentao-trio doctor quic://127.0.0.1:9090 --ca ca.pem`
+- `agentao-trio doctor quic://gateway.example:9090 --credentials account.json --presenter first_stream`
+
+**Exit status:** 0 when nothing is wrong, 1 when something is""",
+)
+def doctor_command(
+    gateway: str,
+    /,
+    *,
+    ca: ExistingFile | None = None,
+    server_name: str | None = None,
+    credentials: Path | None = None,
+    presenter: PresenterName = "none",
+    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+) -> int:
+    """Say why a connection to a gateway fails, or that it does not, step by step.
+
+    Looks at the name, the UDP port, the protocol, the certificate, the token, the length convention and the
+    subscription: each ok, failed or unknown, with what was seen and what would be right. No call is placed.
+
+    Args:
+        gateway: The gateway, as quic://HOST:PORT.
+        ca: PEM file with the certificate authority to trust, in place of the system's.
+        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
+        credentials: JSON file of the service account to connect as.
+        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
+        rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
+    """
+
+    async def command() -> int:
+        if credentials is None:
+            service_account(None, presenter)
+        options = DoctorOptions(
+            endpoint=_endpoint(gateway, "GATEWAY"),
+            ca=ca,
+            server_name=server_name,
+            credentials=credentials,
+            presenter=presenter,
+            rpc_length=rpc_length,
+        )
+        status = 0
+
+        async def look() -> None:
+            nonlocal status
+            status = await examine(options, Screen(output, live=False))
+
+        received = await until_signalled(look)
+        return received or status
+
+    return run(command)
+
+
+def _endpoint(text: str, option: str = "--gateway") -> str:
     try:
         parse_endpoint(text)
     except ValueError as error:
-        raise UsageError(f"--gateway: {error}, for example quic://127.0.0.1:9090") from None
+        raise UsageError(f"{option}: {error}, for example quic://127.0.0.1:9090") from None
     return text
 
 

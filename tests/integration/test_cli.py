@@ -78,7 +78,7 @@ def test_no_command_at_all_shows_the_help(run: Run) -> None:
     assert run() == run("--help")
 
 
-@pytest.mark.parametrize("command", ["", "demo", "gateway", "call"])
+@pytest.mark.parametrize("command", ["", "demo", "gateway", "call", "doctor"])
 def test_help_has_examples_and_tells_the_exit_statuses(command: str, run: Run) -> None:
     status, out, err = run(*command.split(), "--help")
     assert (status, err) == (0, "")
@@ -88,7 +88,7 @@ def test_help_has_examples_and_tells_the_exit_statuses(command: str, run: Run) -
 
 def test_the_reference_page_knows_every_option(run: Run) -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
-    for command in ("demo", "gateway", "call"):
+    for command in ("demo", "gateway", "call", "doctor"):
         options = set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) - {"--live"}
         section = page.partition(f"## `agentao-trio {command}")[2].partition("\n## ")[0]
         assert options - set(re.findall(r"--[a-z-]+", section)) == set(), command
