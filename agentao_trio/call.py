@@ -45,7 +45,7 @@ from agentao_trio.events import CallEvent, EventRecord
 from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
 from agentao_trio.media import Downlink, Uplink
 from agentao_trio.messages import DialplanAction, EventType, MethodId
-from agentao_trio.statistics import CallStatistics
+from agentao_trio.statistics import CallStatistics, MediaStatistics
 
 __all__ = ["ActiveCall", "CallEnding", "CallPort"]
 
@@ -151,22 +151,13 @@ class ActiveCall(CallAudio, CallControl):
         """A snapshot of this call's figures."""
         sent, tracker = self._uplink.counters, self._downlink.tracker
         return CallStatistics(
-            packets_sent=sent.packets_sent,
-            bytes_sent=sent.bytes_sent,
+            **attrs.asdict(self._media()),
             packets_queued=self._uplink.queued,
-            packets_shed=sent.packets_shed,
-            packets_cleared=sent.packets_cleared,
             uplinks_opened=sent.streams_opened,
             lateness_p50=self._uplink.lateness.quantile(0.50),
             lateness_p99=self._uplink.lateness.quantile(0.99),
-            slots_skipped=self._uplink.slots_skipped,
             codec_received=self._downlink.codec,
-            packets_received=self._downlink.packets_received,
-            bytes_received=self._downlink.bytes_received,
-            packets_lost=tracker.lost,
-            late_or_duplicate=tracker.late_or_duplicate,
             after_end_of_stream=tracker.after_eos,
-            packets_dropped=self._downlink.dropped,
             jitter_ms=self._downlink.jitter.jitter_ms,
             estimated_mos=estimate_mos(
                 loss_ratio=tracker.loss_ratio,
@@ -174,6 +165,22 @@ class ActiveCall(CallAudio, CallControl):
                 one_way_delay_ms=0.0,
                 codec=Codec.named(self._downlink.codec) or Codec.PCMU,
             ),
+        )
+
+    def _media(self) -> MediaStatistics:
+        """The figures that can be summed up, without the work that the others are."""
+        sent, tracker = self._uplink.counters, self._downlink.tracker
+        return MediaStatistics(
+            packets_sent=sent.packets_sent,
+            bytes_sent=sent.bytes_sent,
+            packets_shed=sent.packets_shed,
+            packets_cleared=sent.packets_cleared,
+            slots_skipped=self._uplink.slots_skipped,
+            packets_received=self._downlink.packets_received,
+            bytes_received=self._downlink.bytes_received,
+            packets_lost=tracker.lost,
+            late_or_duplicate=tracker.late_or_duplicate,
+            packets_dropped=self._downlink.dropped,
         )
 
     # -- its life -------------------------------------------------------------------------------------------------

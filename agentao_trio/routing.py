@@ -27,6 +27,7 @@ from agentao_trio.callstate import Verdict
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.events import EventRecord, Ingest, IngestStatistics
 from agentao_trio.messages import EventType, MethodId
+from agentao_trio.statistics import MediaStatistics
 from agentao_trio.supervise import Supervision
 from agentao_trio.wire import Frame
 
@@ -61,6 +62,7 @@ class CallRouter:
         self._counts = counts
         self._hang_up = hang_up
         self._ingest = Ingest()
+        self._media_of_the_past = MediaStatistics()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
         self._released: OrderedDict[str, None] = OrderedDict()
         self._disowned: OrderedDict[str, float] = OrderedDict()  # and when it was, or will be, hung up
@@ -82,7 +84,8 @@ class CallRouter:
 
     def forget(self, call: ActiveCall) -> None:
         """The call is over. Harmless when repeated."""
-        self.calls.pop(call.call_sid, None)
+        if self.calls.pop(call.call_sid, None) is not None:
+            self._media_of_the_past += call._media()
 
     def disown(self, call: ActiveCall) -> None:
         """The call may still exist at the gateway, but nobody here wants it."""
@@ -115,6 +118,10 @@ class CallRouter:
     def ingest_statistics(self) -> IngestStatistics:
         """What was made of the events."""
         return self._ingest.statistics()
+
+    def media_statistics(self) -> MediaStatistics:
+        """The audio of all calls, open and over."""
+        return sum((call._media() for call in self.calls.values()), self._media_of_the_past)
 
     def unclaimed(self) -> list[str]:
         """The strays that were created and have not ended, as far as we know."""

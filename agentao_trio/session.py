@@ -160,6 +160,7 @@ class Session(Commands):
             calls_open=len(self._router.calls),
             clock=self._clock.statistics(),
             connection=self._link.connection.statistics() if self._link.connection is not None else None,
+            media=self._router.media_statistics(),
             ingest=self._router.ingest_statistics(),
             events_unread=self._router.records.dropped,
             **self._counts,

@@ -10,7 +10,7 @@ from agentao_trio.events import IngestStatistics
 from agentao_trio.pacing import ClockStatistics
 from agentao_trio.transport import ConnectionStatistics
 
-__all__ = ["CallStatistics", "SessionState", "SessionStatistics"]
+__all__ = ["CallStatistics", "MediaStatistics", "SessionState", "SessionStatistics"]
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +45,30 @@ class CallStatistics:
     estimated_mos: float
 
 
+@attrs.frozen(kw_only=True)
+class MediaStatistics:
+    """The audio of all calls of a session, those that are over included; as in :class:`CallStatistics`."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_shed: int = 0
+    packets_cleared: int = 0
+    slots_skipped: int = 0
+    packets_received: int = 0
+    bytes_received: int = 0
+    packets_lost: int = 0
+    late_or_duplicate: int = 0
+    packets_dropped: int = 0
+
+    def __add__(self, other: MediaStatistics) -> MediaStatistics:
+        return MediaStatistics(
+            **{
+                field.name: getattr(self, field.name) + getattr(other, field.name)
+                for field in attrs.fields(MediaStatistics)
+            }
+        )
+
+
 class SessionState(Enum):
     """Where the session stands with its gateway."""
 
@@ -61,6 +85,7 @@ class SessionStatistics:
     calls_open: int
     clock: ClockStatistics
     connection: ConnectionStatistics | None
+    media: MediaStatistics
     connections: int = 0
     #: Attempts to connect again that came to nothing.
     reconnects_failed: int = 0

@@ -16,6 +16,8 @@ UNWANTED = [
     "cyclopts",
     "rich",
     "trustme",
+    "prometheus_client",
+    "opentelemetry",
     "agentao_trio.realtime",
     "agentao_trio.live",
     "agentao_trio.conformance",

@@ -135,6 +135,7 @@ LAYERS = {
         part: waits(*CORE, "pacing", "transport", *CLIENT[:index], theirs="trio attrs audioop")
         for index, part in enumerate(CLIENT)
     },
+    "metrics": waits("statistics", "session", theirs="trio attrs prometheus_client"),
     "store": waits(*CORE),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
     "live.server": waits(*CORE, "live.feed", "live.packets", theirs="trio attrs msgspec h11 wsproto websockets"),
