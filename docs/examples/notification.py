@@ -20,13 +20,18 @@ NUMBERS = b"to,name\n+15550100001,Ada\n+15550100017,Bob\n"
 
 async def somebody_listens(call: ActiveCall) -> bool:
     """Wait for the moment to speak; False where it is to a machine."""
-    async for event in call.detect(AnsweringMachineDetector()):
-        match event:
-            case Answered(by=Answerer.HUMAN | Answerer.UNKNOWN):
-                return True
-            case Beep():
-                return False
-    return False
+    is_machine = False
+    with trio.move_on_after(6) as patience:  # the line of somebody who says nothing may be silent, or dead
+        async for event in call.detect(AnsweringMachineDetector()):
+            match event:
+                case Answered(by=Answerer.MACHINE):
+                    is_machine = True
+                    patience.deadline += 30  # until it beeps
+                case Answered():
+                    break
+                case Beep():
+                    return False
+    return not is_machine
 
 
 async def confirms(call: ActiveCall) -> bool:
