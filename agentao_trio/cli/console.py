@@ -84,8 +84,7 @@ class LineReader:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._descriptor)
-            if os.isatty(self._descriptor) and os.tcgetpgrp(self._descriptor) != os.getpgrp():
-                # In the background ("&"), where reading from the terminal stops a process.
+            if _is_in_background(self._descriptor):
                 await trio.sleep(BACKGROUND_SECONDS)
                 return
         try:
@@ -94,6 +93,14 @@ class LineReader:
             data = b""
         self._ended = not data
         self._pending += data
+
+
+def _is_in_background(descriptor: int) -> bool:
+    """Whether this process was started with "&": reading from its terminal would stop it."""
+    try:
+        return os.tcgetpgrp(descriptor) != os.getpgrp()
+    except OSError:  # no terminal, or one that is not ours to be stopped by
+        return False
 
 
 class Console:

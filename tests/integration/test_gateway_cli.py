@@ -262,25 +262,36 @@ def test_a_pipe_is_obeyed_and_its_end_is_not_the_gateways(tmp_path: Path) -> Non
     assert any(line.startswith("echo calls trunk sales: ") for line in said)
 
 
-@pytest.mark.parametrize(("typed", "status"), [(b"quit\r", 0), (b"\x04", 0), (b"\x03", 0)])
-def test_a_terminal_ends_it_by_quit_ctrl_d_or_ctrl_c_at_once(typed: bytes, status: int, tmp_path: Path) -> None:
-    child, terminal = pty.fork()
-    if child == 0:  # pragma: no cover
-        os.chdir(tmp_path)
-        os.execv(COMMAND[0], COMMAND)
-    shown = b""
-    while b"help tells which there are" not in shown:
-        shown += os.read(terminal, 4096)
-    os.write(terminal, typed)
-    try:
-        while data := os.read(terminal, 4096):
-            shown += data
-    except OSError:  # the other end is closed
-        pass
-    _, how = os.waitpid(child, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(how) == status
+#: Makes standard input the terminal that Ctrl-C is typed at, as a shell does.
+AT_A_TERMINAL = [
+    *(sys.executable, "-c"),
+    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])",
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "typed"),
+    [(AT_A_TERMINAL, b"\x04"), (AT_A_TERMINAL, b"\x03"), (["setsid"], b"quit\r")],
+    ids=["ctrl-d", "ctrl-c", "quit, at a terminal of somebody else's"],
+)
+def test_a_terminal_ends_it_at_once(before: list[str], typed: bytes, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*before, *COMMAND], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b"help tells which there are" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, typed)
+        try:
+            while data := os.read(ours, 4096):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0
     assert b"Traceback" not in shown
+    assert b"error" not in shown
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
@@ -295,7 +306,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     write_account(Path("stranger.json"), "initech")
     Path("acme.pem").write_text(public_pem("acme"))
     Path("private.pem").write_text(private_pem("acme"))
-    Path("numbers.csv").write_text("to\n+15550100016\n")
+    Path("numbers.csv").write_text("to\n+15550100017\n")
 
     def run(*arguments: str) -> tuple[int, str, str]:
         try:
@@ -336,7 +347,7 @@ def test_a_token_goes_round_by_hand(run: Run) -> None:
         status, _, err = call("--credentials", "stranger.json", "--presenter", "first_stream")
         assert (status, err.count("\n")) == (1, 1)
         assert "the gateway refused the token" in err
-        campaign = ("campaign", "numbers.csv", "--gateway", endpoint, "--ca", "ca.pem", "--max-duration", "0.1")
+        campaign = ("campaign", "numbers.csv", "--gateway", endpoint, "--ca", "ca.pem", "--attempts", "1")
         assert run(*campaign, "--credentials", "account.json", "--presenter", "tenant_field")[0] == 0
         process.communicate("quit\n", timeout=5)
     assert process.returncode == 0
