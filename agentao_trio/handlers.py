@@ -55,6 +55,12 @@ def contained(event: CallEvent | ClientEvent, fail: Failed) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - the one named place: a handler's failure belongs to its call
         fail(event, error)
+    except BaseExceptionGroup as group:  # failures in a nursery that was being cancelled; the cancellation goes its way
+        failures, others = group.split(Exception)
+        if failures is not None:
+            fail(event, failures)
+        assert others is not None  # or it had been an ExceptionGroup
+        raise others from None
 
 
 class CallHandlers:

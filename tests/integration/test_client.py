@@ -167,6 +167,32 @@ async def test_a_failing_handler_of_a_call_event_ends_that_call(kind: str, autoj
             assert client.session.statistics().handler_failures == 1
 
 
+async def test_a_handler_that_fails_while_it_is_cancelled_fails_alone(autojump_clock: MockClock) -> None:
+    """The group that its nursery raises then holds the failure and the cancellation."""
+
+    async def handler(call: ActiveCall) -> None:
+        async def fail_when_cancelled() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ZeroDivisionError
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with telephone_network() as (gateway, options):
+        async with trio.open_nursery() as nursery:
+            session = await nursery.start(
+                lambda task_status: serve(handler, ENDPOINT, task_status=task_status, **options)
+            )
+            gateway.place_inbound_call(trunk_id="main")
+            await trio.sleep(2)
+            nursery.cancel_scope.cancel()
+        assert session.statistics().handler_failures == 1
+        assert gateway.statistics().model.calls_open == 0
+
+
 async def test_in_tests_a_failing_handler_raises(autojump_clock: MockClock) -> None:
     async with telephone_network() as (gateway, options):
         client = AgenTaoClient(ENDPOINT, handler_errors="raise", drain=0, **options)
