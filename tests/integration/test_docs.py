@@ -9,6 +9,9 @@ from __future__ import annotations
 import functools
 import re
 import shlex
+import socket
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +26,7 @@ from tests.support.accounts import write_account
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
-ELSEWHERE = {"authenticate.md", "test-your-agent.md"}
+ELSEWHERE = {"authenticate.md", "test-your-agent.md", "tutorial.md"}
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
@@ -101,6 +104,42 @@ def test_a_program_of_the_documentation_runs(
     printed = capsys.readouterr().out
     for expected in PRINTED.get(name, ()):
         assert expected in printed
+
+
+def test_the_tutorial_works(tmp_path: Path) -> None:
+    """Its agent takes calls from a gateway in another process; then its tests pass in a pytest of their own."""
+    files = dict(
+        re.findall(r"# (\w+\.py)\n(.*)", text, flags=re.DOTALL)[0]
+        for name, text in blocks("python")
+        if name.startswith("tutorial.md")
+    )
+    assert list(files) == ["agent.py", "test_agent.py"]
+    port = str(_free_port())
+    for name, text in files.items():
+        (tmp_path / name).write_text(text.replace("9090", port))
+    python = functools.partial(subprocess.Popen, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    gateway = ["-m", "agentao_trio", "gateway", "--port", port, "--inbound", "5/second", "--inbound-from", "hangup"]
+    with python([sys.executable, "-u", *gateway], stdin=subprocess.DEVNULL) as calling:
+        assert calling.stdout is not None
+        calling.stdout.readline()  # it listens
+        with python([sys.executable, "-u", "agent.py"]) as agent:
+            assert agent.stdout is not None
+            said = "".join(agent.stdout.readline() for _ in range(12))
+            agent.terminate()
+            assert agent.wait(timeout=20) == 0
+        calling.terminate()
+    assert "hello, +1" in said
+    assert "goodbye, +1" in said
+    with python([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]) as tests:
+        output, _ = tests.communicate(timeout=60)
+    assert "2 passed" in output, output
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
 
 
 @pytest.mark.parametrize("command", COMMANDS)
