@@ -8,25 +8,53 @@ Every method raises :class:`CommandRejected` when the gateway refuses, :class:`C
 from __future__ import annotations
 
 import abc
-from typing import Any
+import contextlib
+from typing import Any, Protocol
 
 from agentao_trio import dialplan, messages
 from agentao_trio.errors import CommandRejected, CommandTimeout, LocalProtocolError
 from agentao_trio.legible import legible, quoted
 from agentao_trio.messages import DialplanAction, InboundRule, MethodId
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "Observer"]
 
 #: How a status begins that is a refusal, in a reply without an error code.
 _NO = ("FAILED", "ERR", "REJECTED")
 
 
+class Observer(Protocol):
+    """Follows the calls and commands of a session, as :mod:`agentao_trio.tracing` does. It must not wait or raise."""
+
+    def call_began(self, call: Any) -> str:
+        """A call was placed, or has come in. Returns its ``traceparent`` (W3C Trace Context), or nothing."""
+
+    def command(self, method: MethodId, message: Any) -> contextlib.AbstractContextManager[object]:
+        """What to be within while a command is sent and answered."""
+
+
 class Commands(abc.ABC):
     """The RPCs of a gateway, over whatever carries them."""
 
-    @abc.abstractmethod
+    #: Set before the first call.
+    observer: Observer | None = None
+
     async def request(self, method: MethodId, message: Any) -> Any:
-        """Send ``message`` and return the decoded reply, None where the gateway sent none."""
+        """Send one RPC on a stream of its own and return the decoded reply, None where the gateway sent none.
+
+        Waits while the session is reconnecting. Refused for its token, it is sent once more with a new one. The
+        session's ``rpc_timeout`` covers all of it. Raises :class:`CommandRejected` for an error code in the reply or a
+        reset stream, :class:`CommandTimeout` when there is no answer in time (the outcome is unknown),
+        :class:`RemoteProtocolError` for an answer that is not one, and :class:`SessionClosed`. Cancelled, the stream is
+        abandoned; the command may have been carried out.
+        """
+        if self.observer is None:
+            return await self._request(method, message)
+        with self.observer.command(method, message):
+            return await self._request(method, message)
+
+    @abc.abstractmethod
+    async def _request(self, method: MethodId, message: Any) -> Any:
+        """:meth:`request`, unobserved."""
 
     async def _query(self, method: MethodId, message: Any) -> Any:
         """A request whose reply is the point of it."""

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from types import MappingProxyType
 from typing import Any, Literal
 
+import attrs
 import trio
 
 from agentao_trio import dialplan, messages
@@ -220,7 +221,8 @@ class Session(Commands):
         messages.encode(request)  # what cannot be sent is refused before there is a call
         if call.call_sid in self._router.calls:
             raise LocalProtocolError(f"call_sid {quoted(call.call_sid)} is already in use by an open call")
-        self._adopt(call)
+        context = self._adopt(call)
+        request = attrs.evolve(request, traceparent=traceparent or context)
         taken_on = False
         self._inbound.placing += 1
         try:
@@ -348,15 +350,7 @@ class Session(Commands):
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    async def request(self, method: MethodId, message: Any) -> Any:
-        """Send one RPC on a stream of its own and return the decoded reply, None where the gateway sent none.
-
-        Waits while the session is reconnecting. Refused for its token, it is sent once more with a new one. The
-        session's ``rpc_timeout`` covers all of it. Raises :class:`CommandRejected` for an error code in the reply or a
-        reset stream, :class:`CommandTimeout` when there is no answer in time (the outcome is unknown),
-        :class:`RemoteProtocolError` for an answer that is not one, and :class:`SessionClosed`. Cancelled, the stream is
-        abandoned; the command may have been carried out.
-        """
+    async def _request(self, method: MethodId, message: Any) -> Any:
         limit = self._rpc_timeout
         self._counts["commands"] += 1
         if method is MethodId.OriginateBulk:
@@ -460,11 +454,13 @@ class Session(Commands):
 
     # -- calls and their end --------------------------------------------------------------------------------------
 
-    def _adopt(self, call: ActiveCall) -> None:
+    def _adopt(self, call: ActiveCall) -> str:
+        """Returns the trace context of the call, where it has one."""
         self._raise_if_closed()
         self._counts["calls_opened"] += 1
         self._services.start_soon(call._run, name=f"writer of call {call.call_sid}")
         self._router.adopt(call)
+        return "" if self.observer is None else self.observer.call_began(call)
 
     def _take_inbound(self, call_sid: str, caller: str) -> ActiveCall:
         call = ActiveCall(self, call_sid=call_sid, caller=caller)

@@ -53,7 +53,19 @@ CLIENT: tuple[str, ...] = (
     "call_control",
     "call",
 )
-CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "session", "client", "campaign")
+CLIENT += (
+    "supervise",
+    "inbound",
+    "routing",
+    "rpc",
+    "presenters",
+    "link",
+    "commands",
+    "session",
+    "config",
+    "client",
+    "campaign",
+)
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS: tuple[str, ...] = (
     "settings",
@@ -135,6 +147,7 @@ LAYERS = {
         part: waits(*CORE, "pacing", "transport", *CLIENT[:index], theirs="trio attrs audioop")
         for index, part in enumerate(CLIENT)
     },
+    "tracing": waits("call", "errors", "messages", "session", theirs="trio opentelemetry"),
     "metrics": waits("statistics", "session", theirs="trio attrs prometheus_client"),
     "store": waits(*CORE),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
