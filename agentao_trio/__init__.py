@@ -3,7 +3,7 @@
 :func:`open_session` connects to a gateway; :class:`Session` places and takes calls; :class:`ActiveCall` is one of them.
 """
 
-from agentao_trio import events
+from agentao_trio import config, events
 from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.call import ActiveCall, CallEnding
 from agentao_trio.callstate import CallState
@@ -83,6 +83,7 @@ __all__ = [
     "TransportError",
     "TransportSettings",
     "Watchdog",
+    "config",
     "events",
     "mask_phone_numbers",
     "open_session",

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import trio
 
 from agentao_trio.call import ActiveCall
+from agentao_trio.config import ClientConfig
 from agentao_trio.errors import CallError, CommandError, ConnectionLost, SessionClosed
 from agentao_trio.events import ClientEvent
 from agentao_trio.handlers import Handler, accepts_value, contained
@@ -36,7 +37,7 @@ CallHandler = Callable[[ActiveCall], Awaitable[Any]]
 
 async def serve(
     handler: CallHandler,
-    endpoint: str,
+    endpoint: str | ClientConfig,
     *,
     max_calls: int | None = None,
     drain: float = 0.0,
@@ -45,7 +46,8 @@ async def serve(
 ) -> None:
     """Open a session with ``endpoint`` and run ``handler(call)`` in a task of its own for each call that comes in.
 
-    A call is hung up when its handler returns. A handler that raises is logged, and only its call ends; with
+    ``endpoint`` is ``quic://HOST:PORT`` or a :class:`ClientConfig`, whose options give way to those given besides. A
+    call is hung up when its handler returns. A handler that raises is logged, and only its call ends; with
     ``handler_errors="raise"`` it ends this function. At most ``max_calls`` calls run at a time, further ones are
     refused. ``options`` are those of :func:`open_session`, whose errors are raised. ``task_status`` hands out the
     session once it is up. Runs until cancelled; the calls in progress then have ``drain`` seconds to finish before they
@@ -57,9 +59,17 @@ async def serve(
             with contained(ClientEvent.INCOMING_CALL, functools.partial(session.handler_failed, call)):
                 await handler(call)
 
-    async with open_session(endpoint, **options) as session:
+    address, options = _resolved(endpoint, options)
+    async with open_session(address, **options) as session:
         task_status.started(session)
         await _take_calls(session, functools.partial(hold, session), max_calls=max_calls, drain=drain)
+
+
+def _resolved(endpoint: str | ClientConfig, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The address, and the options: those given go before those of a configuration."""
+    if isinstance(endpoint, ClientConfig):
+        return endpoint.endpoint, {**endpoint.options(), **options}
+    return endpoint, options
 
 
 async def _take_calls(session: Session, hold: CallHandler, *, max_calls: int | None, drain: float) -> None:
@@ -99,16 +109,17 @@ async def _refuse(call: ActiveCall) -> None:
 class AgenTaoClient:
     """Takes calls, and calls the functions registered for them.
 
-    ``endpoint`` is ``quic://HOST:PORT``; ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress
-    at a time, further ones are refused. On SIGTERM, and when the client is left, calls in progress have ``drain``
-    seconds to finish. ``handler_errors`` and ``options`` are those of :func:`open_session`.
+    ``endpoint`` is ``quic://HOST:PORT`` or a :class:`ClientConfig`, whose options give way to those given besides;
+    ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress at a time, further ones are refused.
+    On SIGTERM, and when the client is left, calls in progress have ``drain`` seconds to finish. ``handler_errors`` and
+    ``options`` are those of :func:`open_session`.
 
     Use it as an async context manager, or through :meth:`run_forever`, or :meth:`connect` and :meth:`disconnect`.
     """
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | ClientConfig,
         *,
         trunks: Collection[str] = (),
         max_calls: int | None = None,
@@ -116,7 +127,7 @@ class AgenTaoClient:
         handler_errors: Literal["log", "raise"] = "log",
         **options: Any,
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint, options = _resolved(endpoint, options)
         self._max_calls = max_calls
         self._drain = drain
         self._options = {"trunks": trunks, "handler_errors": handler_errors, **options}

@@ -53,19 +53,8 @@ CLIENT: tuple[str, ...] = (
     "call_control",
     "call",
 )
-CLIENT += (
-    "supervise",
-    "inbound",
-    "routing",
-    "rpc",
-    "presenters",
-    "link",
-    "commands",
-    "session",
-    "config",
-    "client",
-    "campaign",
-)
+CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "session")
+CLIENT += ("config", "client", "campaign")
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS: tuple[str, ...] = (
     "settings",
