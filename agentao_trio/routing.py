@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import trio
 
 from agentao_trio import messages
-from agentao_trio.broadcast import Broadcast
+from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import Verdict
-from agentao_trio.errors import RemoteProtocolError
+from agentao_trio.errors import EventsOverrun, RemoteProtocolError
 from agentao_trio.events import EventRecord, Ingest, IngestStatistics
 from agentao_trio.messages import EventType, MethodId
 from agentao_trio.statistics import MediaStatistics
@@ -127,6 +128,28 @@ class CallRouter:
         """The strays that were created and have not ended, as far as we know."""
         ended = EventType.CHANNEL_HANGUP_COMPLETE
         return [sid for sid, records in self._strays.items() if all(each.event.event_type != ended for each in records)]
+
+    def subscribe(
+        self,
+        types: Collection[int] | None,
+        call_sids: Collection[str] | None,
+        *,
+        bound: int,
+        overflow: Literal["drop_oldest", "end"],
+    ) -> Subscription[EventRecord]:
+        """A reader of the events; see :meth:`Session.events`."""
+        wanted_types = None if types is None else frozenset(types)
+        wanted_sids = None if call_sids is None else frozenset(call_sids)
+
+        def wanted(record: EventRecord) -> bool:
+            return (wanted_types is None or record.event.event_type in wanted_types) and (
+                wanted_sids is None or record.call_sid in wanted_sids
+            )
+
+        def overrun() -> Exception:
+            return EventsOverrun(f"{bound} events were left unread by a reader that must not lose any")
+
+        return self.records.subscribe(bound, wanted=wanted, overrun=overrun if overflow == "end" else None)
 
     # -- frames ---------------------------------------------------------------------------------------------------
 

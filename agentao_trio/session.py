@@ -35,7 +35,6 @@ from agentao_trio.errors import (
     CommandRejected,
     CommandTimeout,
     ConnectionLost,
-    EventsOverrun,
     LocalProtocolError,
     RemoteProtocolError,
     SessionClosed,
@@ -282,18 +281,7 @@ class Session(Commands):
         ``types`` and ``call_sids`` choose among them. A reader that leaves ``bound`` records unread loses the oldest,
         counted in its ``dropped``, or, with ``overflow="end"``, gets what it has and then :class:`EventsOverrun`.
         """
-        wanted_types = None if types is None else frozenset(types)
-        wanted_sids = None if call_sids is None else frozenset(call_sids)
-
-        def wanted(record: EventRecord) -> bool:
-            return (wanted_types is None or record.event.event_type in wanted_types) and (
-                wanted_sids is None or record.call_sid in wanted_sids
-            )
-
-        def overrun() -> Exception:
-            return EventsOverrun(f"{bound} events were left unread by a reader that must not lose any")
-
-        return self._router.records.subscribe(bound, wanted=wanted, overrun=overrun if overflow == "end" else None)
+        return self._router.subscribe(types, call_sids, bound=bound, overflow=overflow)
 
     async def supervise(
         self,
