@@ -67,7 +67,7 @@ __all__ = ["Session", "open_session"]
 
 log = logging.getLogger("agentao_trio.session")
 
-#: Seconds the gateway keeps a client's events while it is away (seed document "Events", reconnect behaviour).
+#: Seconds the gateway keeps a client's events while it is away (PROTOCOL section 10.3).
 RESUME_WINDOW = 120.0
 #: Seconds that closing a session may take, whatever else is being cancelled.
 CLOSE_SECONDS = 3.0
