@@ -18,7 +18,7 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from agentao_trio import ActiveCall, CallConnectFailed, CallError, CallState, Session, events, serve
+from agentao_trio import ActiveCall, CallConnectFailed, CallError, CallState, CommandError, Session, events, serve
 from agentao_trio.detect import DtmfDetector, VoiceActivityDetector
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.testing import MemoryNetwork
@@ -166,7 +166,7 @@ async def placed(session: Session, scene: Scene) -> None:
             async with await session.originate(to, trunk_id="main") as call:
                 await call.wait_answered()
                 await scene.dice.choice(AGENTS)(call, scene)
-        except* (CallError, ZeroDivisionError):  # alone, or in the group of an agent's nursery
+        except* (CallError, CommandError, ZeroDivisionError):  # alone, or in the group of an agent's nursery
             pass
 
 
