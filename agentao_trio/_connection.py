@@ -19,10 +19,9 @@ it: what was received in full is still handed out first.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -34,7 +33,7 @@ from agentao_trio._streams import BidiStream, Place, ReceiveStream, SendStream
 from agentao_trio.errors import ConnectionLost
 from agentao_trio.legible import legible
 
-__all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending", "leaving_bare"]
+__all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending"]
 
 #: Datagrams read in one go; then the other tasks have their turn.
 BURST = 64
@@ -504,20 +503,3 @@ class Connection(trio.abc.AsyncResource):
             sender._place.wake()
         for receiver in self._receivers.values():
             receiver._place.wake()
-
-
-@contextlib.contextmanager
-def leaving_bare() -> Iterator[None]:
-    """Let the body's exception out as it was raised. A nursery would wrap it in a group, although the tasks that it
-    stands for are ours and do not fail."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
-            raise
-        alone = group.exceptions[0]
-        context = alone.__context__
-        try:
-            raise alone
-        finally:
-            alone.__context__ = context

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator
 import attrs
 import trio
 
-from agentao_trio._connection import BURST, Connection, Ending, leaving_bare
+from agentao_trio._connection import BURST, Connection, Ending
 from agentao_trio._datagrams import Address, DatagramSocket, open_udp_socket
 from agentao_trio._engine import FrontDoor, ServerTLS, StockEngine, TransportSettings, server_configuration
+from agentao_trio.services import leaving_bare
 
 #: Seconds. The client is the one that has to act on a dead path; a server that is as quick would hang up on a client
 #: whose program was busy for a moment.

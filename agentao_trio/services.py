@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import trio
 
-__all__ = ["service_nursery", "task_nursery"]
+__all__ = ["leaving_bare", "service_nursery", "task_nursery"]
 
 
 @contextlib.asynccontextmanager
@@ -40,16 +40,14 @@ async def service_nursery() -> AsyncIterator[trio.Nursery]:
             shelter.cancel()
 
 
-@contextlib.asynccontextmanager
-async def task_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks end with the block.
+@contextlib.contextmanager
+def leaving_bare() -> Iterator[None]:
+    """Let the body's exception out as it was raised, and in no group, if it is the only one.
 
-    An exception of the block, or of a task if it is the only one, leaves it as it was raised and in no group.
+    A nursery would wrap it, although the tasks that it stands for are ours and do not fail.
     """
     try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
+        yield
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
             raise
@@ -59,3 +57,12 @@ async def task_nursery() -> AsyncIterator[trio.Nursery]:
             raise alone
         finally:
             alone.__context__ = context
+
+
+@contextlib.asynccontextmanager
+async def task_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block. The only exception there is leaves it in no group."""
+    with leaving_bare():
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()

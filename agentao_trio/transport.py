@@ -33,13 +33,14 @@ from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfigura
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.tls import AlertDescription
 
-from agentao_trio._connection import BURST, Connection, ConnectionStatistics, Ending, leaving_bare
+from agentao_trio._connection import BURST, Connection, ConnectionStatistics, Ending
 from agentao_trio._datagrams import Address, DatagramSocket, UdpSocket, describe, open_udp_socket, resolve
 from agentao_trio._engine import ClientTLS, ServerTLS, TransportSettings, client_configuration, new_engine
 from agentao_trio._listener import Listener, ListenerStatistics, open_listener
 from agentao_trio._streams import BidiStream, ReceiveStream, SendStream
 from agentao_trio.errors import ConnectError
 from agentao_trio.legible import legible
+from agentao_trio.services import leaving_bare
 
 __all__ = [
     "Address",

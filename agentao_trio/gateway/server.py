@@ -42,6 +42,7 @@ from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import METHODS, AudioFrame, Message, MethodId
 from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.services import task_nursery
 from agentao_trio.transport import (
     BidiStream,
     ClientTLS,
@@ -459,7 +460,7 @@ async def open_gateway(
         read_file=lambda path: _read_file(path, settings.max_file_bytes),
         recording=(importlib.resources.files("agentao_trio") / "assets" / "speech.wav").read_bytes(),
     )
-    async with open_listener(where, tls=server_tls, settings=transport) as listener, _background() as nursery:
+    async with open_listener(where, tls=server_tls, settings=transport) as listener, task_nursery() as nursery:
         gateway = Gateway(model=model, settings=settings, listener=listener, ca_pem=authority.cert_pem.bytes())
         nursery.start_soon(gateway._run)
         try:
@@ -467,24 +468,6 @@ async def open_gateway(
         finally:
             with trio.move_on_after(_CLOSE_SECONDS, shield=True):
                 await gateway.disconnect(_CODE_SHUTTING_DOWN, "shutting down")
-
-
-@contextlib.asynccontextmanager
-async def _background() -> AsyncIterator[trio.Nursery]:
-    """A nursery for tasks that end with the block. The block's exception leaves it as it was raised."""
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
-            raise
-        alone = group.exceptions[0]
-        context = alone.__context__
-        try:
-            raise alone
-        finally:
-            alone.__context__ = context
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:

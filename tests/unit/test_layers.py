@@ -42,7 +42,6 @@ EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "even
 #: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
 CLIENT: tuple[str, ...] = (
     "watchdog",
-    "services",
     "statistics",
     "broadcast",
     "handlers",
@@ -123,17 +122,18 @@ LAYERS = {
     "conformance.report": pure(*CORE, "conformance.requirements", theirs="attrs rich"),
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
+    "services": waits(),
     "_engine": waits("errors", theirs="trio attrs aioquic cryptography certifi"),
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
     "_connection": waits("errors", "legible", "_datagrams", "_streams", "_engine"),
-    "_listener": waits("errors", "_connection", "_datagrams", "_engine"),
+    "_listener": waits("errors", "services", "_connection", "_datagrams", "_engine"),
     "transport": waits(
-        *("errors", "legible", "_connection", "_datagrams", "_engine", "_listener", "_streams"),
+        *("errors", "legible", "services", "_connection", "_datagrams", "_engine", "_listener", "_streams"),
         theirs="trio attrs aioquic",
     ),
     **{
-        part: waits(*CORE, "pacing", "transport", *CLIENT[:index], theirs="trio attrs audioop")
+        part: waits(*CORE, "pacing", "services", "transport", *CLIENT[:index], theirs="trio attrs audioop")
         for index, part in enumerate(CLIENT)
     },
     "tracing": waits("call", "errors", "messages", "session", theirs="trio opentelemetry"),
@@ -150,7 +150,9 @@ LAYERS = {
     "realtime.simulator": waits(*CORE, "realtime.protocol", theirs="trio attrs msgspec websockets"),
     # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
     "gateway.downlink": waits(*CORE, *GATEWAY, "transport"),
-    "gateway.server": waits(*CORE, *GATEWAY, "gateway.downlink", "transport", "pacing", theirs="trio attrs trustme"),
+    "gateway.server": waits(
+        *CORE, *GATEWAY, "gateway.downlink", "services", "transport", "pacing", theirs="trio attrs trustme"
+    ),
     "gateway": waits(*GATEWAY, "gateway.server"),
     "conformance.runner": waits(*CORE, "transport", "pacing", "conformance.strategies", "conformance.requirements"),
     "testing.memory_network": waits("transport"),
