@@ -183,6 +183,8 @@ class Session(Commands):
         max_duration_ms: int = 0,
         auto_barge_in: bool = False,
         barge_in_patience_ms: int = 250,
+        session_id: int = 0,
+        agent_config_key: str = "",
         traceparent: str = "",
     ) -> ActiveCall:
         """Place a call (PROTOCOL section 9.1, Originate) and return it as soon as the gateway has taken it on.
@@ -215,6 +217,8 @@ class Session(Commands):
             auto_barge_in=auto_barge_in,
             barge_in_patience_ms=barge_in_patience_ms,
             client_id=self.client_id,
+            session_id=session_id,
+            agent_config_key=agent_config_key,
             traceparent=traceparent,
         )
         messages.encode(request)  # what cannot be sent is refused before there is a call

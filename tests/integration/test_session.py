@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -15,6 +16,7 @@ from agentao_trio import (
     CallStateError,
     CommandRejected,
     CommandTimeout,
+    DialplanAction,
     EventType,
     LocalProtocolError,
     SessionClosed,
@@ -245,6 +247,31 @@ async def test_what_the_protocol_does_not_allow_is_not_sent(
             await session.originate(**{"to": TO, "trunk_id": "main", **arguments})
         assert not session.calls
     assert gateway.requested(MethodId.Originate) == []
+
+
+async def test_every_field_of_originate_reaches_the_gateway(autojump_clock: MockClock) -> None:
+    fields: dict[str, Any] = {
+        "trunk_id": "main",
+        "to": TO,
+        "call_from": "+15550100099",
+        "ai_websocket_url": "wss://ai.example/ws",
+        "ai_quic_url": "quic://ai.example:1",
+        "max_duration_ms": 60_000,
+        "call_sid": "mine",
+        "default_app": DialplanAction.PLAYBACK,
+        "default_app_args": "/sounds/hello.wav",
+        "auto_barge_in": True,
+        "barge_in_patience_ms": 300,
+        "session_id": 7,
+        "agent_config_key": "agent-7",
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    }
+    gateway = accepting()
+    async with session_on(gateway, client_id="desk-7") as session:
+        await session.originate(**fields)
+    [request] = gateway.requested(MethodId.Originate)
+    assert request == messages.OriginateRequest(**fields, client_id="desk-7", tenant_id=request.tenant_id)
+    assert set(fields) | {"client_id", "tenant_id"} == {field.name for field in attrs.fields(type(request))}
 
 
 async def test_one_name_one_call(autojump_clock: MockClock) -> None:
