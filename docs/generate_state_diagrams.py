@@ -47,8 +47,8 @@ A hangup always ends the call: from every state but *ended* it is in order or a 
 
 ## What the agent may do
 
-A command that is not allowed raises `CallStateError` before anything is sent. A failed `answer` or `connect` leaves the
-state as it was.
+A command that is not allowed raises `CallStateError` before anything is sent. When `answer` or `connect` fails, the
+state stays.
 
 {commands}
 """
