@@ -7,6 +7,7 @@ UDP's place, and so that nothing awaits between the engine's decision to send an
 
 from __future__ import annotations
 
+import contextlib
 import socket as stdlib_socket
 import sys
 from typing import Any, Protocol
@@ -126,10 +127,9 @@ async def open_udp_socket(host: str, port: int = 0) -> UdpSocket:
     Raises OSError when the address cannot be had. Cancellation leaves nothing open.
     """
     family, address = (await resolve(host, port))[0]
-    sock = stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM)
-    try:
+    with contextlib.ExitStack() as unless_it_works:
+        sock = unless_it_works.enter_context(stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM))
         sock.bind(address)
-        return UdpSocket(sock)
-    except BaseException:
-        sock.close()
-        raise
+        udp_socket = UdpSocket(sock)
+        unless_it_works.pop_all()
+    return udp_socket
