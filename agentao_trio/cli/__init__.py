@@ -27,6 +27,7 @@ from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
 from agentao_trio.cli.wav import read_wav
+from agentao_trio.config import ClientConfig
 from agentao_trio.dialplan import check_destination
 from agentao_trio.transport import ClientTLS, parse_endpoint
 
@@ -232,13 +233,10 @@ def call_command(
         check_destination(to)
         options = CallOptions(
             to=to,
-            endpoint=_endpoint(gateway),
-            tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
+            gateway=_gateway(gateway, ca, server_name, insecure_no_verify, credentials, presenter),
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
-            credentials=service_account(credentials, presenter),
-            presenter=presenter,
             audio=read_wav(play) if play is not None else b"",
             record=record,
             tail=tail,
@@ -325,13 +323,10 @@ def campaign_command(
     async def command() -> int:
         options = CampaignOptions(
             rows=load_numbers(numbers, duplicates),
-            endpoint=_endpoint(gateway),
-            tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
+            gateway=_gateway(gateway, ca, server_name, insecure_no_verify, credentials, presenter),
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
-            credentials=service_account(credentials, presenter),
-            presenter=presenter,
             calls_per_second=calls_per_second,
             max_concurrent=max_concurrent,
             retry=retry_policy(retry, attempts, retry_after),
@@ -405,6 +400,23 @@ def doctor_command(
         return received or status
 
     return run(command)
+
+
+def _gateway(
+    text: str,
+    ca: Path | None,
+    server_name: str | None,
+    insecure_no_verify: bool,
+    credentials: Path | None,
+    presenter: PresenterName,
+) -> ClientConfig:
+    """What the options say of a gateway and of who calls."""
+    return ClientConfig(
+        endpoint=_endpoint(text),
+        tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
+        credentials=service_account(credentials, presenter),
+        presenter=presenter,
+    )
 
 
 def _endpoint(text: str, option: str = "--gateway") -> str:

@@ -34,13 +34,11 @@ from agentao_trio.campaign import (
     read_numbers,
 )
 from agentao_trio.campaign_plan import counted_lines
-from agentao_trio.cli.identity import PresenterName
 from agentao_trio.cli.running import FAILURE, UsageError, errors
 from agentao_trio.cli.screen import Screen, printable
-from agentao_trio.credentials import ServiceAccount
+from agentao_trio.config import ClientConfig
 from agentao_trio.errors import NumbersError
 from agentao_trio.session import Session, open_session
-from agentao_trio.transport import ClientTLS
 
 __all__ = ["CampaignOptions", "CampaignRun", "check_report", "load_numbers", "retry_policy"]
 
@@ -58,13 +56,10 @@ class CampaignOptions:
     """What was asked for. Times are in seconds; ``audio`` is 16-bit samples at 8 kHz, empty for calls that listen."""
 
     rows: tuple[CampaignRow, ...]
-    endpoint: str
-    tls: ClientTLS
+    gateway: ClientConfig
     trunk: str
     caller: str
     rpc_length: str
-    credentials: ServiceAccount | None
-    presenter: PresenterName
     calls_per_second: float
     max_concurrent: int
     retry: RetryPolicy
@@ -209,13 +204,9 @@ class CampaignRun:
     async def run(self) -> None:
         """Connect and call everybody. Cancelled, it hangs up and closes."""
         options, note = self._options, self._screen.note
-        note(f"connecting to {options.endpoint}")
+        note(f"connecting to {options.gateway.endpoint}")
         async with open_session(
-            options.endpoint,
-            tls=options.tls,
-            rpc_length=options.rpc_length,
-            credentials=options.credentials,
-            presenter=options.presenter,
+            options.gateway.endpoint, rpc_length=options.rpc_length, **options.gateway.options()
         ) as session:
             self._campaign = campaign = self._plan(session)
             note(

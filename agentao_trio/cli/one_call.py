@@ -11,14 +11,12 @@ import trio
 
 from agentao_trio.audio import Codec, from_pcm16
 from agentao_trio.call import ActiveCall, CallEnding
-from agentao_trio.cli.identity import PresenterName
 from agentao_trio.cli.screen import LIVE, CallRow, Screen, call_table, state_of
 from agentao_trio.cli.wav import WavRecorder
-from agentao_trio.credentials import ServiceAccount
+from agentao_trio.config import ClientConfig
 from agentao_trio.errors import AgentaoError, CallEnded
 from agentao_trio.messages import EventType
 from agentao_trio.session import Session, open_session
-from agentao_trio.transport import ClientTLS
 
 __all__ = ["BUSY", "CUT_OFF", "FAILED", "UNANSWERED", "CallOptions", "OneCall", "exit_status"]
 
@@ -54,13 +52,10 @@ class CallOptions:
     """What was asked for. Times are in seconds, ``audio`` is 16-bit samples at 8 kHz, empty for a call that listens."""
 
     to: str
-    endpoint: str
-    tls: ClientTLS
+    gateway: ClientConfig
     trunk: str
     caller: str
     rpc_length: str
-    credentials: ServiceAccount | None
-    presenter: PresenterName
     audio: bytes
     record: Path | None
     tail: float
@@ -85,13 +80,9 @@ class OneCall:
         with contextlib.ExitStack() as files:
             if options.record is not None:
                 self._recorder = files.enter_context(WavRecorder(options.record))
-            note(f"connecting to {options.endpoint}")
+            note(f"connecting to {options.gateway.endpoint}")
             async with open_session(
-                options.endpoint,
-                tls=options.tls,
-                rpc_length=options.rpc_length,
-                credentials=options.credentials,
-                presenter=options.presenter,
+                options.gateway.endpoint, rpc_length=options.rpc_length, **options.gateway.options()
             ) as session:
                 note(f"connected; calling {options.to} on trunk {options.trunk}")
                 try:
