@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import attrs
 import trio
@@ -28,6 +28,7 @@ from agentao_trio.call_audio import CallAudio
 from agentao_trio.call_control import CallControl, CallPort
 from agentao_trio.callstate import CallState, Command, Verdict, check
 from agentao_trio.causes import q850_name
+from agentao_trio.chronicle import over, quality
 from agentao_trio.errors import (
     AgentaoError,
     CallAnswerFailed,
@@ -45,6 +46,7 @@ from agentao_trio.events import CallEvent, EventRecord
 from agentao_trio.handlers import SIGNAL_BOUND, CallHandlers, Handler
 from agentao_trio.media import Downlink, Uplink
 from agentao_trio.messages import DialplanAction, EventType, MethodId
+from agentao_trio.records import JSON, RecordKind
 from agentao_trio.statistics import CallStatistics, MediaStatistics
 
 __all__ = ["ActiveCall", "CallEnding", "CallPort"]
@@ -77,20 +79,31 @@ class ActiveCall(CallAudio, CallControl):
     """
 
     def __init__(
-        self, port: CallPort, *, call_sid: str, caller: str = "", callee: str = "", codec: Codec | None = None
+        self,
+        port: CallPort,
+        *,
+        call_sid: str,
+        direction: Literal["inbound", "outbound"],
+        caller: str = "",
+        callee: str = "",
+        trunk_id: str = "",
+        codec: Codec | None = None,
     ) -> None:
         #: The gateway's name for this call.
         self.call_sid = call_sid
+        #: Who began: "outbound" where this program placed the call.
+        self.direction: Literal["inbound", "outbound"] = direction
         #: Who called: a number or SIP URI, empty where it is not known.
         self.caller = caller
         #: Who was called.
         self.callee = callee
+        #: The gateway's line the call is on, empty where it is not known.
+        self.trunk_id = trunk_id
         self._port = port
         self._state = CallState.PENDING
         self._held = False
         self._muted = False
         self._muted_on_wire = False
-        self._trunk_id = ""
         self._leg: ActiveCall | None = None
         self._codec = codec
         self._uplink = Uplink(call_sid, port.clock, port.open_uplink)
@@ -280,6 +293,13 @@ class ActiveCall(CallAudio, CallControl):
         """
         return self._handlers.on(event)
 
+    def publish(self, kind: RecordKind, *, data: Callable[[], dict[str, Any]] | None = None, **fields: JSON) -> None:
+        """Tell the readers of the session's hub something about this call; see :mod:`agentao_trio.records`.
+
+        The data are ``fields``, or what ``data`` returns, which is called only where somebody listens.
+        """
+        self._port.hub.publish(kind, self.call_sid, data=data or (lambda: fields))
+
     # -- for the session ------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -298,7 +318,9 @@ class ActiveCall(CallAudio, CallControl):
 
     def _rename(self, call_sid: str) -> None:
         """The gateway assigned another sid than the one we asked for."""
-        self.call_sid = self._uplink.call_sid = call_sid
+        before, self.call_sid = self.call_sid, call_sid
+        self._uplink.call_sid = call_sid
+        self.publish(RecordKind.CALL, phase="renamed", call_sid_before=before)
 
     def _connection_replaced(self) -> None:
         self._uplink.connection_replaced()
@@ -306,12 +328,13 @@ class ActiveCall(CallAudio, CallControl):
     def _deliver_audio(self, frame: messages.AudioFrame, at: float) -> None:
         self._heard_at = at
         if lost := self._downlink.arrived(frame, at):
+            self.publish(RecordKind.GAP, packets=lost)
             self._handlers.signal(CallEvent.CALL_GAP, lost)
 
     def _deliver_event(self, record: EventRecord) -> None:
         self._known.set()
         self._heard_at = record.received_at
-        self._trunk_id = record.event.trunk_id or self._trunk_id
+        self.trunk_id = record.event.trunk_id or self.trunk_id
         event = record.event
         moves = record.verdict in (Verdict.IN_ORDER, Verdict.GAP)
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
@@ -348,6 +371,9 @@ class ActiveCall(CallAudio, CallControl):
         )
 
     def _end(self, failure: Exception | None = None) -> None:
+        if self._answered.is_set():
+            self.publish(RecordKind.QUALITY, data=lambda: quality(self, final=True))
+        self.publish(RecordKind.CALL, data=lambda: over(self, failure))
         self._state = CallState.DISCONNECTED
         self._writer_scope.cancel()
         self._downlink.end()

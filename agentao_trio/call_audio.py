@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import abc
+import functools
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import Command
 from agentao_trio.convert import AudioFormat, FrameConverter
-from agentao_trio.detect import Detector
+from agentao_trio.detect import Answered, Answerer, Beep, Detector
 from agentao_trio.media import INBOX_SECONDS, AudioReceiver, Downlink, Mark, PayloadReceiver, Uplink
 from agentao_trio.playout import ON_THE_WAY, Playout, Source
 from agentao_trio.recording import Recording, open_recording
+from agentao_trio.records import JSON, RecordKind
 
 __all__ = ["CallAudio", "Detections"]
 
 Found = TypeVar("Found")
+
+#: The words of dashboards for who picked up.
+_ANSWERERS = {Answerer.HUMAN: "human", Answerer.MACHINE: "machine_start", Answerer.UNKNOWN: "unknown"}
 
 
 class Detections(Generic[Found]):
@@ -29,8 +35,11 @@ class Detections(Generic[Found]):
     Cancelling a waiting ``__anext__`` loses nothing.
     """
 
-    def __init__(self, payloads: PayloadReceiver, detectors: tuple[Detector[Found], ...]) -> None:
+    def __init__(
+        self, payloads: PayloadReceiver, detectors: tuple[Detector[Found], ...], tell: Callable[[Found], None]
+    ) -> None:
         self._payloads = payloads
+        self._tell = tell
         self._detectors = detectors
         self._found: deque[Found] = deque()
 
@@ -46,7 +55,9 @@ class Detections(Generic[Found]):
         while not self._found:
             pcm = await anext(self._payloads)
             for detector in self._detectors:
-                self._found.extend(detector.feed(pcm))
+                for found in detector.feed(pcm):
+                    self._tell(found)
+                    self._found.append(found)
         return self._found.popleft()
 
     def close(self) -> None:
@@ -65,6 +76,10 @@ class CallAudio(abc.ABC):
     @abc.abstractmethod
     def codec(self) -> Codec:
         """What is said, in which codec."""
+
+    @abc.abstractmethod
+    def publish(self, kind: RecordKind, *, data: Callable[[], dict[str, Any]] | None = None, **fields: JSON) -> None:
+        """Tell the readers of the session's hub something about this call."""
 
     @abc.abstractmethod
     def _check(self, command: Command) -> None:
@@ -124,7 +139,19 @@ class CallAudio(abc.ABC):
         rates = {detector.rate for detector in detectors}
         if len(rates) != 1:
             raise ValueError(f"detecting takes detectors of one sample rate, not {sorted(rates)}")
-        return Detections(self.audio_stream(rate=rates.pop(), fill_gaps=True, seconds=seconds), detectors)
+        payloads = self.audio_stream(rate=rates.pop(), fill_gaps=True, seconds=seconds)
+        return Detections(payloads, detectors, self._tell_who_answered)
+
+    def _tell_who_answered(self, found: object) -> None:
+        if isinstance(found, Answered):
+            self.publish(
+                RecordKind.DETECTION,
+                answered_by=_ANSWERERS[found.by],
+                confidence=round(found.confidence, 2),
+                detection_ms=round(found.at * 1000),
+            )
+        elif isinstance(found, Beep):
+            self.publish(RecordKind.DETECTION, answered_by="machine_end_beep", detection_ms=round(found.at * 1000))
 
     def record(
         self, path: str | os.PathLike[str], *, rate: int | None = None
@@ -140,7 +167,12 @@ class CallAudio(abc.ABC):
         """
         self._check(Command.RECORD)
         return open_recording(
-            path, rate=rate or self.codec.clock_rate, downlink=self._downlink, uplink=self._uplink, over=self._over
+            path,
+            rate=rate or self.codec.clock_rate,
+            downlink=self._downlink,
+            uplink=self._uplink,
+            over=self._over,
+            tell=functools.partial(self.publish, RecordKind.RECORDING),
         )
 
     # -- saying -----------------------------------------------------------------------------------------------------

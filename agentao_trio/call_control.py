@@ -37,6 +37,7 @@ from agentao_trio.errors import (
 )
 from agentao_trio.events import CallEvent, ClientEvent
 from agentao_trio.handlers import CallHandlers
+from agentao_trio.hub import Hub
 from agentao_trio.media import Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, MethodId
 from agentao_trio.pacing import PacketClock
@@ -52,6 +53,8 @@ class CallPort(Protocol):
 
     @property
     def clock(self) -> PacketClock: ...
+    @property
+    def hub(self) -> Hub: ...
     async def request(self, method: MethodId, message: Any) -> Any: ...
     def open_uplink(self) -> UplinkStream | None: ...
     async def originate(self, to: str, *, trunk_id: str, call_from: str = "", default_app: DialplanAction) -> Any: ...
@@ -72,7 +75,7 @@ class CallControl(abc.ABC):
     _handlers: CallHandlers
     _over: trio.Event
     _heard_at: float
-    _trunk_id: str
+    trunk_id: str
     _muted: bool
     _muted_on_wire: bool
     #: The second leg of a conference, while there is one.
@@ -202,7 +205,7 @@ class CallControl(abc.ABC):
         joined = False
         try:
             leg = await self._port.originate(
-                destination, trunk_id=trunk_id or self._trunk_id, default_app=DialplanAction.PARK
+                destination, trunk_id=trunk_id or self.trunk_id, default_app=DialplanAction.PARK
             )
             await self._join(leg, ring_time_seconds)
             joined = True

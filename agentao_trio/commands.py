@@ -35,8 +35,8 @@ class Observer(Protocol):
 class Commands(abc.ABC):
     """The RPCs of a gateway, over whatever carries them."""
 
-    #: Set before the first call.
-    observer: Observer | None = None
+    #: Who follows the calls and commands. To be added before the first call.
+    observers: list[Observer]
 
     async def request(self, method: MethodId, message: Any) -> Any:
         """Send one RPC on a stream of its own and return the decoded reply, None where the gateway sent none.
@@ -47,9 +47,9 @@ class Commands(abc.ABC):
         :class:`RemoteProtocolError` for an answer that is not one, and :class:`SessionClosed`. Cancelled, the stream is
         abandoned; the command may have been carried out.
         """
-        if self.observer is None:
-            return await self._request(method, message)
-        with self.observer.command(method, message):
+        with contextlib.ExitStack() as observed:
+            for observer in self.observers:
+                observed.enter_context(observer.command(method, message))
             return await self._request(method, message)
 
     @abc.abstractmethod

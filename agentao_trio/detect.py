@@ -114,6 +114,8 @@ class Answered:
     by: Answerer
     at: float
     greeting_seconds: float
+    #: 0 to 1: how clear the case was. A rule of thumb, not a measured probability.
+    confidence: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -443,13 +445,28 @@ class AnsweringMachineDetector:
             voices, tones = self._voice.feed(samples), self._tone.feed(samples)
             if not self._decided and (by := self._judge(voices, tones, at + _FRAME)) is not None:
                 self._decided = True
-                found.append(Answered(by=by, at=at + _FRAME, greeting_seconds=self._greeting_seconds))
+                found.append(
+                    Answered(
+                        by=by,
+                        at=at + _FRAME,
+                        greeting_seconds=self._greeting_seconds,
+                        confidence=self._confidence(by, tones),
+                    )
+                )
             found.extend(Beep(hz=tone.hz, at=tone.at) for tone in tones if isinstance(tone, ToneEnded))
         return found
 
     @property
     def _greeting_seconds(self) -> float:
         return 0.0 if self._spoken_since is None else self._voice.spoken_until - self._spoken_since
+
+    def _confidence(self, by: Answerer, tones: Sequence[Detection]) -> float:
+        """The shorter a greeting, the surer a person; a beep is surer than a long greeting."""
+        if by is Answerer.HUMAN:
+            return 1.0 - 0.5 * self._greeting_seconds / self._longest_greeting
+        if by is Answerer.MACHINE:
+            return 0.9 if tones else 0.7
+        return 0.0
 
     def _judge(self, voices: Sequence[Detection], tones: Sequence[Detection], now: float) -> Answerer | None:
         ended = False

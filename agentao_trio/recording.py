@@ -15,9 +15,11 @@ recorded as sent.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable
 
 import trio
 
@@ -38,8 +40,11 @@ _INTERVAL = 1.0
 class Recording:
     """A call that is being recorded. Made by :meth:`ActiveCall.record`."""
 
-    def __init__(self, path: str | os.PathLike[str], rate: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], rate: int, tell: Callable[..., None]) -> None:
         self.path = path
+        #: The recording's own name, as in records and dashboards.
+        self.sid = f"RE{uuid.uuid4().hex}"
+        self._tell = functools.partial(tell, recording_sid=self.sid, location=os.path.abspath(path))
         #: Samples per second.
         self.rate = rate
         #: What the file could not be written for, from then on: the call goes on all the same. It is logged, too.
@@ -50,6 +55,7 @@ class Recording:
         self._file = WavFile(path, rate=rate, channels=2)
         self._over = trio.Event()
         self._ended = 0.0
+        self._tell(status="started")
 
     @property
     def seconds(self) -> float:
@@ -87,8 +93,13 @@ class Recording:
                     await self._over.wait()
                 if not self._over.is_set():
                     await self._write(self._tracks.take(trio.current_time() - self._began))
+                    self._tell(status="in-progress", duration_seconds=round(self.seconds, 2))
             await self._write(self._tracks.finish(self._ended))
             await trio.to_thread.run_sync(self._file.close)
+        if self.failure is None:
+            self._tell(status="completed", duration_seconds=round(self.seconds, 2))
+        else:
+            self._tell(status="failed", duration_seconds=round(self.seconds, 2), error=str(self.failure))
 
     async def _write(self, samples: bytes) -> None:
         if self.failure is None:
@@ -101,13 +112,19 @@ class Recording:
 
 @contextlib.asynccontextmanager
 async def open_recording(
-    path: str | os.PathLike[str], *, rate: int, downlink: Downlink, uplink: Uplink, over: trio.Event
+    path: str | os.PathLike[str],
+    *,
+    rate: int,
+    downlink: Downlink,
+    uplink: Uplink,
+    over: trio.Event,
+    tell: Callable[..., None],
 ) -> AsyncIterator[Recording]:
     """Record both directions at ``rate`` samples per second until the block is left, or ``over`` is set.
 
-    Raises OSError when the file cannot be made.
+    ``tell`` gets the fields of records about it. Raises OSError when the file cannot be made.
     """
-    recording = Recording(path, rate)
+    recording = Recording(path, rate, tell)
     downlink.taps.append(recording._heard)
     uplink.taps.append(recording._said)
     try:

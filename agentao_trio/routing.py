@@ -25,7 +25,7 @@ from agentao_trio import messages
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import Verdict
-from agentao_trio.errors import EventsOverrun, RemoteProtocolError
+from agentao_trio.errors import ConnectionLost, EventsOverrun, RemoteProtocolError
 from agentao_trio.events import EventRecord, Ingest, IngestStatistics
 from agentao_trio.messages import EventType, MethodId
 from agentao_trio.statistics import MediaStatistics
@@ -42,6 +42,8 @@ RELEASED_CALLS = 4096
 #: An event of a stray that is longer than this is no more than a way to fill our memory.
 STRAY_BYTES = 4096
 
+#: Seconds that a gateway may take to say whether it still knows a call.
+ASK_SECONDS = 3.0
 #: Seconds before a disowned call that shows signs of life is hung up once more.
 HANG_UP_AGAIN = 1.0
 
@@ -60,6 +62,8 @@ class CallRouter:
         self.records: Broadcast[EventRecord] = Broadcast()
         #: Called when an event came for a call nobody here knows.
         self.on_stray: Callable[[], None] = lambda: None
+        #: Called with every event, whatever its verdict, before its call learns of it.
+        self.on_event: Callable[[EventRecord], None] = lambda record: None
         self._counts = counts
         self._hang_up = hang_up
         self._ingest = Ingest()
@@ -96,6 +100,30 @@ class CallRouter:
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
         self._hang_up(call.call_sid, 0.0)
+
+    async def lose_silent_calls(self, since: float, window: float, is_connected: Callable[[], bool]) -> None:
+        """End the calls of which nothing is heard from ``since``, when the connection was lost, to the end of the
+        gateway's memory, ``window`` seconds later. Where there is a connection they are asked after first."""
+
+        async def lose_unless_alive(call: ActiveCall) -> None:
+            if is_connected():
+                with trio.move_on_after(ASK_SECONDS):
+                    await call._ask_after()
+            if call._heard_at >= since or call.call_sid not in self.calls:
+                return
+            self._counts["calls_lost"] += 1
+            call._deliver_failure(
+                ConnectionLost(
+                    f"call {call.call_sid}: nothing was heard of it for {window:g} s after the connection to the "
+                    "gateway was lost, which no longer remembers it"
+                )
+            )
+            self.disown(call)
+
+        await trio.sleep_until(since + window)
+        async with trio.open_nursery() as nursery:
+            for call in [call for call in self.calls.values() if call._heard_at < since]:
+                nursery.start_soon(lose_unless_alive, call)
 
     def release(self, call: ActiveCall) -> None:
         """The call goes on without us; until its hangup we have heard of it, and do not care."""
@@ -181,6 +209,7 @@ class CallRouter:
     def _route_event(self, body: bytes, now: float) -> None:
         record = self._ingest.event(body, at=now)
         self._counts["events"] += 1
+        self.on_event(record)
         event_type = record.event.event_type
         if event_type == EventType.UNKNOWN:
             # "Should never appear. If it does, log and drop" (PROTOCOL section 6).

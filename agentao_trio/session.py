@@ -28,6 +28,7 @@ from agentao_trio import dialplan, messages
 from agentao_trio.audio import Codec
 from agentao_trio.broadcast import Subscription
 from agentao_trio.call import ActiveCall, before
+from agentao_trio.chronicle import Chronicle
 from agentao_trio.commands import Commands
 from agentao_trio.errors import (
     CallEnded,
@@ -41,6 +42,7 @@ from agentao_trio.errors import (
     TransportError,
 )
 from agentao_trio.events import CallEvent, ClientEvent, EventRecord
+from agentao_trio.hub import Hub
 from agentao_trio.inbound import InboundCalls
 from agentao_trio.legible import legible, quoted
 from agentao_trio.link import Link
@@ -73,9 +75,8 @@ RESUME_WINDOW = 120.0
 CLOSE_SECONDS = 3.0
 #: How long an Originate's reply may lag behind the call's first event before it is no longer waited for.
 REPLY_GRACE = 0.5
-#: How long a gateway may take to say whether it still knows a call, and closing may wait for calls to be hung up that
-#: have no owner.
-ASK_SECONDS, LAST_WORD_SECONDS = 3.0, 1.0
+#: How long closing may wait for calls to be hung up that have no owner.
+LAST_WORD_SECONDS = 1.0
 
 
 class Session(Commands):
@@ -97,6 +98,7 @@ class Session(Commands):
         trunks: Collection[str],
         poll_interval: float,
         handler_errors: Literal["log", "raise"],
+        hub: Hub,
     ) -> None:
         #: What the gateway knows this program by; events of its calls are kept for it while it is away.
         self.client_id = client_id
@@ -108,7 +110,12 @@ class Session(Commands):
         self._handler_errors = handler_errors
         self._state = SessionState.RECONNECTING
         self._counts: Counter[str] = Counter()
+        #: Where records of everything pass through, see :mod:`agentao_trio.records`.
+        self.hub = hub
         self._router = CallRouter(self._counts, self._hang_up_soon)
+        self._chronicle = Chronicle(hub, client_id=client_id, calls=self._router.calls)
+        self._router.on_event = self._chronicle.event
+        self.observers = [self._chronicle]
         self._inbound = InboundCalls(
             self._counts,
             trunks=trunks,
@@ -203,7 +210,15 @@ class Session(Commands):
         dialplan.check_traceparent(traceparent)
         if not isinstance(codec, Codec | None):
             raise LocalProtocolError("codec takes a Codec or None")
-        call = ActiveCall(self, call_sid=call_sid or str(uuid.uuid4()), caller=call_from, callee=to, codec=codec)
+        call = ActiveCall(
+            self,
+            call_sid=call_sid or str(uuid.uuid4()),
+            direction="outbound",
+            caller=call_from,
+            callee=to,
+            trunk_id=trunk_id,
+            codec=codec,
+        )
         request = messages.OriginateRequest(
             trunk_id=trunk_id,
             to=to,
@@ -366,16 +381,14 @@ class Session(Commands):
                     method=method.name,
                 ) from None
         self._counts["commands_timed_out"] += 1
+        why = f" ({self._link.failure})" if self._link.failure is not None else ""
         raise CommandTimeout(
             f"{method.name} was not answered within {limit:g} s; the outcome is unknown"
             if sent
-            else f"{method.name} was not sent: there was no connection to the gateway for {limit:g} s{self._why()}",
+            else f"{method.name} was not sent: there was no connection to the gateway for {limit:g} s{why}",
             method=method.name,
             retryable=not sent,
         )
-
-    def _why(self) -> str:
-        return f" ({self._link.failure})" if self._link.failure is not None else ""
 
     def open_uplink(self) -> SendStream | None:
         """A new uni stream for one call's audio, or None where there is none to be had now."""
@@ -407,10 +420,14 @@ class Session(Commands):
         if call.call_sid in self._router.calls:
             self._hang_up_soon(call.call_sid)
 
+    def _enter(self, state: SessionState) -> None:
+        self._state = state
+        self._chronicle.state(state)
+
     # -- the connection -------------------------------------------------------------------------------------------
 
     def _connection_came(self) -> None:
-        self._state = SessionState.CONNECTED
+        self._enter(SessionState.CONNECTED)
         for call in self._router.calls.values():
             call._connection_replaced()
         for supervision in self._router.supervised.values():
@@ -418,31 +435,12 @@ class Session(Commands):
 
     def _connection_went(self) -> None:
         if self._state is SessionState.CONNECTED:
-            self._state = SessionState.RECONNECTING
+            self._enter(SessionState.RECONNECTING)
         if self._router.calls:
-            self._services.start_soon(self._lose_silent_calls, trio.current_time())
-
-    async def _lose_silent_calls(self, since: float) -> None:
-        """End the calls of which nothing was heard from the loss of a connection to the end of the gateway's memory."""
-        await trio.sleep_until(since + self._resume_window)
-        async with trio.open_nursery() as nursery:
-            for call in [call for call in self._router.calls.values() if call._heard_at < since]:
-                nursery.start_soon(self._lose_unless_alive, call, since)
-
-    async def _lose_unless_alive(self, call: ActiveCall, since: float) -> None:
-        if self._link.connection is not None:
-            with trio.move_on_after(ASK_SECONDS):
-                await call._ask_after()
-        if call._heard_at >= since or call.call_sid not in self._router.calls:
-            return
-        self._counts["calls_lost"] += 1
-        call._deliver_failure(
-            ConnectionLost(
-                f"call {call.call_sid}: nothing was heard of it for {self._resume_window:g} s after the connection "
-                "to the gateway was lost, which no longer remembers it"
+            now = trio.current_time()
+            self._services.start_soon(
+                self._router.lose_silent_calls, now, self._resume_window, lambda: self._link.connection is not None
             )
-        )
-        self._router.disown(call)
 
     # -- calls and their end --------------------------------------------------------------------------------------
 
@@ -451,11 +449,12 @@ class Session(Commands):
         self._raise_if_closed()
         self._counts["calls_opened"] += 1
         self._services.start_soon(call._run, name=f"writer of call {call.call_sid}")
+        contexts = [observer.call_began(call) for observer in self.observers]
         self._router.adopt(call)
-        return "" if self.observer is None else self.observer.call_began(call)
+        return next(filter(None, contexts), "")
 
     def _take_inbound(self, call_sid: str, caller: str) -> ActiveCall:
-        call = ActiveCall(self, call_sid=call_sid, caller=caller)
+        call = ActiveCall(self, call_sid=call_sid, direction="inbound", caller=caller)
         self._adopt(call)
         return call
 
@@ -501,7 +500,7 @@ class Session(Commands):
         """Afterwards every command and call of the session is refused."""
         for supervision in list(self._router.supervised.values()):
             supervision._end()
-        self._state = SessionState.CLOSED
+        self._enter(SessionState.CLOSED)
         self._router.records.end()
         self._inbound.end()
         # Writers put end_of_stream and FIN on their streams on the way out, before the transport closes.
@@ -526,6 +525,7 @@ async def open_session(
     watchdog: float | None = None,
     transport: TransportSettings | None = None,
     socket: DatagramSocket | None = None,
+    hub: Hub | None = None,
 ) -> AsyncIterator[Session]:
     """Connect to the gateway at ``endpoint`` (``quic://HOST:PORT``), subscribe, and yield the :class:`Session`.
 
@@ -542,8 +542,8 @@ async def open_session(
     every ``poll_interval`` seconds while :meth:`Session.incoming` is in use. ``handler_errors`` says what becomes of a
     handler that raises: it is logged and its call hung up, or the exception ends the session (``"raise"``).
     ``watchdog`` has tasks reported that block the program for longer than so many seconds (0.05 is a good value), see
-    :class:`~agentao_trio.watchdog.Watchdog`. ``socket``
-    replaces the UDP socket; it is borrowed, and closed by whoever made it.
+    :class:`~agentao_trio.watchdog.Watchdog`. ``socket`` replaces the UDP socket; it is borrowed, and closed by whoever
+    made it. ``hub`` is one to which readers were attached before, so that they miss nothing.
 
     Raises :class:`ConnectError` when no first connection can be made, and :class:`AuthenticationError` for credentials
     that cannot be used or that the gateway refuses. Leaving the block, also by cancellation, hangs up every call that
@@ -577,6 +577,7 @@ async def open_session(
             trunks=trunks,
             poll_interval=poll_interval,
             handler_errors=handler_errors,
+            hub=hub or Hub(),
         )
         try:
             await services.start(session._link.keep_up)
@@ -584,6 +585,7 @@ async def open_session(
             failure = error  # raised outside the nursery, which would wrap it in a group
         else:
             services.start_soon(session.clock.run)
+            services.start_soon(session._chronicle.run)
             services.start_soon(authentication.keep_fresh, session._link.wait_up)
             with contextlib.ExitStack() as watching:
                 if watchdog is not None:

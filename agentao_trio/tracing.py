@@ -44,7 +44,7 @@ __all__ = ["trace"]
 
 def trace(session: Session, tracer_provider: TracerProvider | None = None) -> None:
     """Trace the calls and commands of ``session`` from now on; by default with OpenTelemetry's global provider."""
-    session.observer = _Tracing(session, tracer_provider)
+    session.observers.append(_Tracing(session, tracer_provider))
 
 
 class _Tracing:

@@ -36,7 +36,7 @@ CORE: tuple[str, ...] = (
     "causes",
     "events",
 )
-CORE += ("analytics", "convert", "wav", "tracks", "credentials", "campaign_numbers", "campaign_plan")
+CORE += ("records", "analytics", "convert", "wav", "tracks", "credentials", "campaign_numbers", "campaign_plan")
 EVENTS = ("errors", "envelope", "wire", "messages", "callstate", "causes", "events")
 
 #: The client, from the bottom up: each may use those before it. A call comes before the session and never sees it.
@@ -44,6 +44,8 @@ CLIENT: tuple[str, ...] = (
     "watchdog",
     "statistics",
     "broadcast",
+    "hub",
+    "chronicle",
     "handlers",
     "media",
     "playout",
@@ -93,7 +95,8 @@ LAYERS = {
     "legible": pure(theirs=""),
     "logs": pure("legible", theirs=""),
     "errors": pure(theirs="trio"),  # for the base classes of its exceptions
-    "envelope": pure("errors", theirs=""),
+    "shapes": pure(theirs=""),
+    "envelope": pure("errors", "shapes", theirs=""),
     "wire": pure("envelope", "errors", theirs=""),
     "messages": pure("wire", "envelope", "errors"),
     "audio": pure("wire", "errors", theirs="attrs audioop"),
@@ -102,6 +105,7 @@ LAYERS = {
     "tracks": pure("audio", "convert", theirs="audioop"),
     "detect": pure("audio", theirs="attrs audioop"),
     "callstate": pure("messages", "errors"),
+    "records": pure(),
     "dialplan": pure("messages", "legible", "errors"),
     "causes": pure(theirs=""),
     "campaign_numbers": pure("dialplan", "errors"),
