@@ -9,7 +9,7 @@
     python -m tests.soak atheris      coverage-guided fuzzing, where atheris is installed
     python -m tests.soak netns        calls between two network namespaces, for root on Linux
 
-Each of the four explains itself with ``--help``. Ends with status 1 when a goal was not reached. Memory stays below 1 GB.
+Each of the four explains itself with ``--help``. Ends with status 1 when a goal was not reached. Takes less than 1 GB.
 """
 
 # ruff: noqa: T201 - printing is what it is for
