@@ -27,6 +27,7 @@ from agentao_trio.events import CallEvent, ClientEvent
 __all__ = ["CallHandlers", "accepts_value", "contained"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+What = TypeVar("What")
 #: Told which event's handler raised what.
 Failed = Callable[[CallEvent | ClientEvent, Exception], None]
 
@@ -49,8 +50,8 @@ def accepts_value(handler: Callable[..., Any], what: str) -> bool:
 
 
 @contextlib.contextmanager
-def contained(event: CallEvent | ClientEvent, fail: Failed) -> Iterator[None]:
-    """Hand the failure of a handler of ``event`` to ``fail`` instead of letting it out."""
+def contained(event: What, fail: Callable[[What, Exception], None]) -> Iterator[None]:
+    """Hand the failure of a handler of ``event``, or what else tells it apart, to ``fail`` and do not let it out."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - the one named place: a handler's failure belongs to its call
