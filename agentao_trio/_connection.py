@@ -155,19 +155,23 @@ class Connection(trio.abc.AsyncResource):
         """The words that came or went with :attr:`close_code`."""
         return self._ending.reason if self._ending is not None else ""
 
-    async def open_uni(self) -> SendStream:
-        """Open a stream to the peer. Waits while the peer allows no further one; cancellation opens nothing."""
+    async def open_uni(self, *, paced: bool = False) -> SendStream:
+        """Open a stream to the peer. Waits while the peer allows no further one; cancellation opens nothing.
+
+        ``paced``: what is written to it comes at the pace of a clock, and its writer sheds what the path does not carry
+        (look at :attr:`SendStream.backlog`). The congestion window makes room for as much, whatever is lost on the way.
+        """
         stream_id = await self._open(unidirectional=True)
-        stream = self._senders[stream_id] = SendStream(self, stream_id)
+        stream = self._senders[stream_id] = SendStream(self, stream_id, paced=paced)
         return stream
 
-    def open_uni_nowait(self) -> SendStream:
+    def open_uni_nowait(self, *, paced: bool = False) -> SendStream:
         """Like :meth:`open_uni`, but raises :class:`trio.WouldBlock` where it would wait."""
         self._check()
         stream_id = self._engine.open_stream(unidirectional=True)
         if stream_id is None:
             raise trio.WouldBlock
-        stream = self._senders[stream_id] = SendStream(self, stream_id)
+        stream = self._senders[stream_id] = SendStream(self, stream_id, paced=paced)
         return stream
 
     async def open_bidi(self) -> BidiStream:
@@ -271,8 +275,7 @@ class Connection(trio.abc.AsyncResource):
 
     @trio.lowlevel.enable_ki_protection
     def _consumed(self, stream_id: int, count: int, unread: int) -> None:
-        if count and self._ending is None:
-            self._engine.consumed(stream_id, count, unread)
+        if count and self._ending is None and self._engine.consumed(stream_id, count, unread):
             self._mark_dirty()
 
     def _half_done(self, stream_id: int) -> None:
@@ -390,7 +393,7 @@ class Connection(trio.abc.AsyncResource):
 
     def _wake_whoever_can_go_on(self) -> None:
         for stream_id in tuple(self._finishing):
-            if self._engine.is_discarded(stream_id):
+            if self._engine.discard(stream_id):
                 del self._finishing[stream_id]
                 self._senders.pop(stream_id, None)
                 self._receivers.pop(stream_id, None)

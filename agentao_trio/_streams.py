@@ -85,9 +85,10 @@ class SendStream(trio.abc.SendStream):
     ``finish``, ``reset`` or ``aclose``.
     """
 
-    def __init__(self, connection: Owner, stream_id: int) -> None:
+    def __init__(self, connection: Owner, stream_id: int, *, paced: bool = False) -> None:
         self.stream_id = stream_id
         self._connection = connection
+        self._paced = paced
         self._place = Place()
         self._ended = False  # by us
         self._cut = False  # a send_all was cancelled in the middle of its data
@@ -104,6 +105,8 @@ class SendStream(trio.abc.SendStream):
         The data leaves with the connection's next flush, at the latest in the scheduler's next batch.
         """
         self._check()
+        if self._paced:
+            self._connection._engine.media_written(len(data))
         self._connection._write(self.stream_id, data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

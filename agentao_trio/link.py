@@ -82,11 +82,11 @@ class Link:
         return self.connection
 
     def open_uni(self) -> SendStream | None:
-        """A new stream to the gateway, or None where there is none to be had now."""
+        """A new stream to the gateway for a call's audio, or None where there is none to be had now."""
         if self.connection is None:
             return None
         try:
-            return self.connection.open_uni_nowait()
+            return self.connection.open_uni_nowait(paced=True)
         except (trio.WouldBlock, ConnectionLost, trio.ClosedResourceError):
             return None
 

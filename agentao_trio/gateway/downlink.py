@@ -166,7 +166,7 @@ class Downlink:
             return self._open_outlet()
         if call_sid not in self._own:
             try:
-                self._own[call_sid] = _Outlet(self._connection.open_uni_nowait())
+                self._own[call_sid] = _Outlet(self._connection.open_uni_nowait(paced=True))
             except trio.WouldBlock:
                 self._sharing.add(call_sid)
                 return self._open_outlet()
@@ -236,7 +236,7 @@ class Downlink:
     def _open_outlet(self) -> _Outlet | None:
         if self._outlet is None and not self._needs_stream:
             try:
-                self._use(self._connection.open_uni_nowait())
+                self._use(self._connection.open_uni_nowait(paced=True))
             except trio.WouldBlock:
                 self._needs_stream = True
                 self._something_to_do.set()
@@ -274,7 +274,7 @@ class Downlink:
             while True:
                 await self._something_to_do.wait()
                 if self._needs_stream:
-                    self._use(await self._connection.open_uni())
+                    self._use(await self._connection.open_uni(paced=True))
                 else:
                     await trio.sleep(_LOOK_EVERY)
                 self._look(trio.current_time())

@@ -49,7 +49,7 @@ class EchoGateway(ScriptedGateway):
         written: list[tuple[int, float]] = []
         total = 0
         try:
-            back = await connection.open_uni()
+            back = await connection.open_uni(paced=True)
             while chunk := await stream.receive_some():
                 for frame in decoder.feed(chunk):
                     now = trio.current_time()

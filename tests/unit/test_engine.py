@@ -18,7 +18,6 @@ from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine import (
-    MAX_CLOSE_REASON,
     Engine,
     FrontDoor,
     StockEngine,
@@ -27,6 +26,7 @@ from agentao_trio._engine import (
     new_engine,
     server_configuration,
 )
+from agentao_trio._engine_stock import MAX_CLOSE_REASON
 from tests.support.quic import HOST, client_tls, server_tls
 
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
@@ -247,7 +247,7 @@ def test_the_backlog_is_what_the_peer_has_not_acknowledged(kind: str) -> None:
     assert w.client.backlog(stream_id) == 0
     assert not w.client.is_drained()  # the reset is not acknowledged yet
     w.run(w.client.is_drained)
-    w.run(lambda: w.client.is_discarded(stream_id))
+    w.run(lambda: w.client.discard(stream_id))
     assert w.client.backlog(stream_id) == 0
 
 
@@ -260,7 +260,7 @@ def test_stopping_a_stream_that_has_ended_does_nothing(kind: str) -> None:
     w.client.send_stream_data(stream_id, b"all", end_stream=True)
     w.run(lambda: w.ended("server", stream_id))
     server.stop(stream_id, 1)
-    w.run(lambda: server.is_discarded(stream_id))
+    w.run(lambda: server.discard(stream_id))
     server.stop(stream_id, 1)
     with pytest.raises(ValueError, match="unknown stream"):
         server.stop_stream(stream_id, 1)  # should this pass one day, the guard can go
@@ -393,7 +393,7 @@ def test_a_peer_may_not_open_more_streams_than_the_program_is_done_with() -> Non
     w = wire("agentao", max_inbound_streams=4)
     server = w.shake_hands()
     streams = [push(w, 1, end=True) for _ in range(4)]
-    w.run(lambda: all(server.is_discarded(stream_id) for stream_id in streams))
+    w.run(lambda: all(server.discard(stream_id) for stream_id in streams))
     settle(w, 5.0)
     assert w.client.room_for_streams(unidirectional=True) == 0
     for stream_id in streams:
@@ -407,7 +407,7 @@ def test_limit_updates_that_are_lost_are_sent_again() -> None:
     server = w.shake_hands()
     stream_id = push(w, 60_000)
     done = [push(w, 1, end=True) for _ in range(3)]
-    w.run(lambda: all(server.is_discarded(stream_id) for stream_id in done))
+    w.run(lambda: all(server.discard(stream_id) for stream_id in done))
     settle(w, 5.0)
     for each in done:
         server.release(each)

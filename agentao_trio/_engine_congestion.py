@@ -1,0 +1,161 @@
+"""Congestion control for calls: aioquic's own controllers, with a window that paced media always fits into.
+
+One of the rooms of :mod:`agentao_trio._engine`, which says what they have in common.
+
+Theory of operation
+-------------------
+Reno and CUBIC take every loss for a full queue. On a path that loses one packet in 200 for other reasons they settle
+at some 17 datagrams in flight; a hundred calls over 40 ms need 45. What does not fit waits in its stream, and late
+audio is of no use. Yet a hundred calls do not *want* more than their fixed rate: a clock paces them, and each writer
+sheds what the path does not carry (:mod:`agentao_trio.media`) before it enters a stream.
+
+So the window has a *floor*: what media was really written of late, per second, times the shortest round trip seen, with
+some room for acknowledgements and retransmissions. It is a floor and no flood: where the path carries less than what is
+said, the writers shed; the rate that is measured here falls with what they still write, and the floor follows it down
+to what the path carries. Bulk data is not counted and gets what the controller beneath would give it.
+
+A long queue in front of the path makes audio late too, and Reno and CUBIC know no other way to find a path's capacity
+than to fill the queue until it overflows. So there is a *ceiling* as well. While round trips are more than
+:data:`QUEUE` longer than the shortest, it is what is in flight less what stands in the queue; while they are not, it
+rises, by a sixteenth per round trip. The floor has precedence.
+
+The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of a phase of the clock all
+write at the same moment, and have been spread by the clock already: here what media comes in :data:`BURST` seconds may
+go at once, or hundreds of calls would wait for a timer in the middle of each phase.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketPacer
+
+__all__ = ["COUNTING", "MediaPacer", "MediaRate", "MediaWindow"]
+
+#: Bytes that may always be in flight: the window RFC 9002 §7.2 begins with.
+LEAST_WINDOW = 10 * SMALLEST_MAX_DATAGRAM_SIZE
+#: The floor is what is written in a round trip and so many seconds more (an acknowledgement may wait for 25 ms, what
+#: one phase of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
+SLACK, HEADROOM = 0.050, 1.25
+#: Seconds by which round trips may be longer than the shortest.
+QUEUE = 0.080
+#: What the ceiling rises by in a round trip that is not.
+RISE = 17 / 16
+#: Seconds of media that may leave in one burst: two phases of the packet clock.
+BURST = 0.010
+#: Seconds that media is counted for before it makes a rate, and how many such counts the highest is taken of.
+INTERVAL, INTERVALS = 0.25, 4
+
+
+class MediaRate:
+    """Bytes of media per second: the most that was written within one of the last few intervals."""
+
+    def __init__(self) -> None:
+        self.per_second = 0.0
+        self._written = 0
+        self._since = 0.0
+        self._recent: deque[float] = deque(maxlen=INTERVALS)
+
+    def wrote(self, size: int) -> None:
+        self._written += size
+
+    def advance(self, now: float) -> None:
+        """The time is ``now``; to be called before every burst."""
+        if (passed := now - self._since) >= INTERVAL:
+            self._recent.append(self._written / passed)
+            self.per_second = max(self._recent)
+            self._written, self._since = 0, now
+
+
+class _Counting(QuicCongestionControl):
+    """Counts what was lost."""
+
+    packets_lost = 0
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        packets = list(packets)
+        self.packets_lost += len(packets)
+        super().on_packets_lost(now=now, packets=packets)  # type: ignore[safe-super]  # a controller comes after us
+
+
+class MediaWindow(_Counting):
+    """A controller whose window is never smaller than what the media that is being written needs."""
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        self.media = MediaRate()
+        self._shortest = math.inf  # round trip, seconds
+        self._ceiling = math.inf  # bytes
+        self._ceiling_set_at = 0.0
+        self._window = 0  # what the controller beneath would have
+        super().__init__(max_datagram_size=max_datagram_size)
+
+    # The controllers read and set their window under this name in a dozen places; in all of them it has these bounds.
+    @property
+    def congestion_window(self) -> int:
+        return max(int(min(self._window, self._ceiling)), self.floor)
+
+    @congestion_window.setter
+    def congestion_window(self, window: int) -> None:
+        self._window = window
+
+    @property
+    def floor(self) -> int:
+        """Bytes."""
+        if not (rate := self.media.per_second) or self._shortest == math.inf:
+            return LEAST_WINDOW
+        return max(LEAST_WINDOW, int(rate * (self._shortest + SLACK) * HEADROOM))
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
+        self._shortest = min(self._shortest, rtt)
+        if now < self._ceiling_set_at + rtt:
+            return
+        self._ceiling_set_at = now
+        if rtt > self._shortest + QUEUE:
+            self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
+        else:
+            self._ceiling *= RISE
+
+
+class _CountingReno(_Counting, RenoCongestionControl):
+    pass
+
+
+class _CountingCubic(_Counting, CubicCongestionControl):
+    pass
+
+
+class _MediaReno(MediaWindow, RenoCongestionControl):
+    pass
+
+
+class _MediaCubic(MediaWindow, CubicCongestionControl):
+    pass
+
+
+COUNTING = _Counting
+
+register_congestion_control("stock-reno", _CountingReno)
+register_congestion_control("stock-cubic", _CountingCubic)
+register_congestion_control("agentao-reno", _MediaReno)
+register_congestion_control("agentao-cubic", _MediaCubic)
+
+
+class MediaPacer(QuicPacketPacer):
+    """aioquic's pacer, which lets a phase of the packet clock leave at once."""
+
+    def __init__(self, media: MediaRate, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self._media = media
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(congestion_window, smoothed_rtt)
+        # In seconds at the pacer's rate, as it reckons.
+        self.bucket_max = max(self.bucket_max, self._media.per_second * BURST * smoothed_rtt / congestion_window)
