@@ -23,6 +23,7 @@ import trio
 
 from agentao_trio import messages
 from agentao_trio.audio import Codec, estimate_mos
+from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call_audio import CallAudio
 from agentao_trio.call_control import CallControl, CallPort
@@ -325,9 +326,9 @@ class ActiveCall(CallAudio, CallControl):
     def _connection_replaced(self) -> None:
         self._uplink.connection_replaced()
 
-    def _deliver_audio(self, frame: messages.AudioFrame, at: float) -> None:
+    def _deliver_audio(self, fields: AudioFields, at: float) -> None:
         self._heard_at = at
-        if lost := self._downlink.arrived(frame, at):
+        if lost := self._downlink.arrived(fields, at):
             self.publish(RecordKind.GAP, packets=lost)
             self._handlers.signal(CallEvent.CALL_GAP, lost)
 

@@ -6,6 +6,9 @@ is held against the bytes that are there before anything is done on its behalf. 
 so bytes cannot make it deeper. Which classes there are is none of this module's business; see
 :mod:`agentao_trio.messages`.
 
+A message without surprises is written and read by generated functions (:mod:`agentao_trio.shapes`). They hand back
+whatever else there is, and it is gone through field by field here, where the refusals are.
+
 Reading raises ``RemoteProtocolError``, whose ``reason`` is one of ``truncated_header``, ``bad_payload_size``,
 ``payload_size_past_end``, ``incompatible``, ``field_truncated``, ``negative_length``, ``length_past_end`` and
 ``bad_count``, and whose ``offset`` is where in the bytes the untrue number stands.
@@ -14,11 +17,12 @@ Reading raises ``RemoteProtocolError``, whose ``reason`` is one of ``truncated_h
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
+from agentao_trio.shapes import Part, make_reader, make_writer
 
 __all__ = [
     "BOOL",
@@ -197,7 +201,7 @@ class Vector:
             )
         elements = []
         for _ in range(count):
-            decoded = self.element.decode(data, cursor, end)
+            decoded = self.element.decode_by_field(data, cursor, end)
             elements.append(decoded.message)
             cursor = end - decoded.after
         values.append(tuple(elements))
@@ -275,12 +279,19 @@ class Layout(Generic[T]):
         self._named = [
             (index, field.kind.named) for index, field in enumerate(self.fields) if isinstance(field.kind, Enumeration)
         ]
-        # A frozen class's own __init__ looks every attribute's slot up by name each time. Finding the slots once and
-        # filling them here takes a quarter of that, and audio frames come by the thousand.
         self._slots = [getattr(cls, field.name).__set__ for field in self.fields]
+        parts = list(_parts(self.fields))
+        is_plain = len(parts) == len(self.fields)
+        self._write_plain = make_writer(parts, version, compat) if is_plain else _left_to_others
+        self._read_plain = make_reader(cls, parts, version) if is_plain else _left_to_others
 
     def encode(self, message: Any) -> bytes:
         """The envelope of ``message``. Raises ``LocalProtocolError`` naming class, field and what would be right."""
+        data = self._write_plain(message) if type(message) is self.cls else None
+        return self.encode_by_field(message) if data is None else data
+
+    def encode_by_field(self, message: Any) -> bytes:
+        """The same, one field after the other: slower, and where the refusals come from."""
         if type(message) is not self.cls:
             raise LocalProtocolError(f"takes a {self.cls.__name__}, not {_kind_of(message)}")
         parts = [b""]
@@ -295,8 +306,13 @@ class Layout(Generic[T]):
             raise LocalProtocolError(f"{self.cls.__name__} holds no more than {2**31 - 1} bytes") from None
         return b"".join(parts)
 
-    def decode(self, data: bytes, offset: int, limit: int) -> Decoded[T]:
-        """Read the envelope that begins at ``offset`` and may not reach behind ``limit``."""
+    def decode(self, data: bytes) -> T:
+        """Read the envelope that begins ``data``."""
+        message: T | None = self._read_plain(data)
+        return self.decode_by_field(data, 0, len(data)).message if message is None else message
+
+    def decode_by_field(self, data: bytes, offset: int, limit: int) -> Decoded[T]:
+        """Read the envelope that begins at ``offset`` and may not reach behind ``limit``, one field after the other."""
         start = offset + _HEADER.size
         if start > limit:
             raise self._refusal("ends within its envelope header", "truncated_header", offset)
@@ -325,6 +341,21 @@ class Layout(Generic[T]):
 
     def _refusal(self, what: str, reason: str, offset: int) -> RemoteProtocolError:
         return RemoteProtocolError(f"{self.cls.__name__} {what}", reason=reason, offset=offset)
+
+
+def _left_to_others(_: Any) -> None:
+    """What writes and reads a class with a list in it: nothing that is generated."""
+
+
+def _parts(fields: Iterable[Field]) -> Iterator[Part]:
+    """The fields as the generated functions know them. A list they do not know."""
+    for name, kind, _ in fields:
+        if isinstance(kind, Enumeration):
+            yield Part(name, kind.code, kind.named)
+        elif isinstance(kind, _Fixed):
+            yield Part(name, kind.code)
+        elif not isinstance(kind, Vector):
+            yield Part(name, kind.name)
 
 
 def _plan(fields: Iterable[Field]) -> Iterable[_Reader]:

@@ -25,14 +25,12 @@ from typing import Protocol
 import attrs
 import trio
 
-from agentao_trio import messages
 from agentao_trio.audio import ArrivalKind, AudioFrame, Codec, JitterEstimator, Packetizer, SequenceTracker
+from agentao_trio.audio_frames import AudioFields, FrameTemplate
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.convert import FrameConverter, SpeechConverter
 from agentao_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
-from agentao_trio.messages import MethodId
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
-from agentao_trio.wire import encode_frame
 
 __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "Uplink", "UplinkStream"]
 
@@ -146,23 +144,23 @@ class Downlink:
         """A new reader with room for ``seconds`` of audio; the first one also gets the frames that came before it."""
         return self._frames.subscribe(_packets(seconds))
 
-    def arrived(self, frame: messages.AudioFrame, at: float) -> int:
+    def arrived(self, fields: AudioFields, at: float) -> int:
         """Take a frame that came at ``at`` seconds of trio's clock; returns how many are missing before it.
 
         Never waits.
         """
-        arrival = self.tracker.feed(frame.sequence_number, frame.end_of_stream)
-        self.codec = frame.codec
-        if frame.payload and arrival.kind is ArrivalKind.IN_ORDER:
+        _, payload, self.codec, sequence_number, end_of_stream = fields
+        arrival = self.tracker.feed(sequence_number, end_of_stream)
+        if payload and arrival.kind is ArrivalKind.IN_ORDER:
             self.packets_received += 1
-            self.bytes_received += len(frame.payload)
-            self.jitter.feed(frame.sequence_number, at)
+            self.bytes_received += len(payload)
+            self.jitter.feed(sequence_number, at)
             heard = AudioFrame(
-                payload=frame.payload,
-                codec=frame.codec,
-                sequence_number=frame.sequence_number,
+                payload=payload,
+                codec=self.codec,
+                sequence_number=sequence_number,
                 lost_before=arrival.lost_before,
-                end_of_stream=frame.end_of_stream,
+                end_of_stream=end_of_stream,
             )
             self._frames.publish(heard)
             for tap in self.taps:
@@ -288,6 +286,7 @@ class Uplink:
         # a stall of ours is not taken for one of the path's.
         self._slot_time = 0.0
         self._codec: Codec | None = None
+        self._template: FrameTemplate | None = None
         self._packetizer: Packetizer | None = None
         self._speech: SpeechConverter | None = None
         self._sequence = 0
@@ -524,14 +523,10 @@ class Uplink:
             self._stream.finish()
 
     def _frame(self, payload: bytes, codec: Codec, sequence: int, *, end_of_stream: bool = False) -> bytes:
-        message = messages.AudioFrame(
-            call_sid=self.call_sid,
-            payload=payload,
-            codec=codec.value,
-            sequence_number=sequence,
-            end_of_stream=end_of_stream,
-        )
-        return encode_frame(MethodId.AudioFrame, messages.encode(message))
+        template = self._template
+        if template is None or template.call_sid != self.call_sid or template.codec != codec:
+            template = self._template = FrameTemplate(self.call_sid, codec.value)
+        return template.frame(payload, sequence, end_of_stream=end_of_stream)
 
     async def _wait_while(self, condition: Callable[[], bool]) -> None:
         while condition():

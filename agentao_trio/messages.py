@@ -136,7 +136,7 @@ M = TypeVar("M", bound=Message)
 
 
 def _as_tuple(elements: Sequence[Any]) -> tuple[Any, ...]:
-    """A list becomes a tuple, so that the message stays frozen; anything else is left for encode to judge."""
+    """A list becomes a tuple, so that messages stay frozen; anything else is left for encode to judge."""
     return tuple(elements) if isinstance(elements, list) else elements  # type: ignore[return-value]
 
 
@@ -510,12 +510,13 @@ def decode(cls: type[M], data: bytes) -> M:
 
     Raises ``RemoteProtocolError`` (PROTOCOL section 5; the reasons are listed in :mod:`agentao_trio.envelope`).
     """
-    return decode_counted(cls, data).message
+    message: M = _layout_of(cls).decode(data)
+    return message
 
 
 def decode_counted(cls: type[M], data: bytes) -> Decoded[M]:
     """Like :func:`decode`, and tells how many bytes were not understood: within the envelope, and behind it."""
-    decoded: Decoded[M] = _layout_of(cls).decode(data, 0, len(data))
+    decoded: Decoded[M] = _layout_of(cls).decode_by_field(data, 0, len(data))
     return decoded
 
 

@@ -22,6 +22,7 @@ from typing import Literal
 import trio
 
 from agentao_trio import messages
+from agentao_trio.audio_frames import FrameReader
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import Verdict
@@ -67,6 +68,7 @@ class CallRouter:
         self._counts = counts
         self._hang_up = hang_up
         self._ingest = Ingest()
+        self._audio = FrameReader()
         self._media_of_the_past = MediaStatistics()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
         self._released: OrderedDict[str, None] = OrderedDict()
@@ -197,14 +199,15 @@ class CallRouter:
             log.warning("a frame was skipped: %s", error)
 
     def _route_audio(self, body: bytes, now: float) -> None:
-        frame = messages.decode(messages.AudioFrame, body)
-        call = self.calls.get(frame.call_sid) or self.supervised.get(frame.call_sid)
+        fields = self._audio.read(body)
+        call_sid = fields[0]
+        call = self.calls.get(call_sid) or self.supervised.get(call_sid)
         if call is None:
             self._counts["audio_for_unknown_calls"] += 1
-            if frame.call_sid in self._disowned:
-                self._shows_life(frame.call_sid, now)
+            if call_sid in self._disowned:
+                self._shows_life(call_sid, now)
         else:
-            call._deliver_audio(frame, now)
+            call._deliver_audio(fields, now)
 
     def _route_event(self, body: bytes, now: float) -> None:
         record = self._ingest.event(body, at=now)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import trio
 
-from agentao_trio import messages
 from agentao_trio.audio import AudioFrame, Codec
+from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Subscription
 from agentao_trio.errors import LocalProtocolError
 from agentao_trio.media import INBOX_SECONDS, Downlink, Uplink
@@ -71,8 +71,8 @@ class Supervision:
         with self._scope:
             await self._uplink.run()
 
-    def _deliver_audio(self, frame: messages.AudioFrame, at: float) -> None:
-        self._downlink.arrived(frame, at)
+    def _deliver_audio(self, fields: AudioFields, at: float) -> None:
+        self._downlink.arrived(fields, at)
 
     def _connection_replaced(self) -> None:
         self._uplink.connection_replaced()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentao_trio import messages
-from agentao_trio.errors import RemoteProtocolError
-from agentao_trio.messages import MESSAGES, Message
+from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
+from agentao_trio.messages import MESSAGES, EventType, Message
 from tests.golden.values import FIELDS, VECTORS, octets
 
 REASONS = {
@@ -131,6 +132,45 @@ def test_so_are_messages_with_some_bytes_changed(cls: type[Message], body: bytes
         if changed:
             changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     understood_or_refused(cls, bytes(changed))
+
+
+@given(ANY_CLASS, st.binary(max_size=200) | BODIES, st.data())
+def test_the_generated_reader_and_the_one_by_field_agree(cls: type[Message], body: bytes, data: st.DataObject) -> None:
+    """In what they make of the same bytes, and in every word of a refusal."""
+    if body and data.draw(st.booleans(), label="changed"):
+        place = data.draw(st.integers(0, len(body) - 1))
+        body = body[:place] + data.draw(st.binary(min_size=1, max_size=4)) + body[place + 1 :]
+
+    def outcome(decode: Callable[[type[Message], bytes], Message]) -> object:
+        try:
+            return messages.encode(decode(cls, body))
+        except RemoteProtocolError as refusal:
+            return str(refusal), refusal.reason, refusal.offset
+
+    assert outcome(messages.decode) == outcome(lambda cls, body: messages.decode_counted(cls, body).message)
+
+
+#: Values that fit their field, almost fit it, and do not fit at all.
+ODD_VALUES = st.one_of(
+    *VALUES.values(),
+    st.sampled_from([None, 2**31, -(2**63), 2**64, 1.0, "\ud800", bytearray(b"x"), memoryview(b"y"), EventType(3)]),
+)
+
+
+@given(ANY_MESSAGE, st.data())
+def test_the_generated_writer_and_the_one_by_field_agree(original: Message, data: st.DataObject) -> None:
+    """In what they make of the same message, and in every word of a refusal."""
+    if names := [attribute.name for attribute in attrs.fields(type(original))]:
+        changes: Any = {data.draw(st.sampled_from(names)): data.draw(ODD_VALUES)}
+        original = attrs.evolve(original, **changes)
+
+    def outcome(encode: Callable[[Message], bytes]) -> object:
+        try:
+            return encode(original)
+        except LocalProtocolError as refusal:
+            return str(refusal)
+
+    assert outcome(messages.encode) == outcome(messages._layout_of(type(original)).encode_by_field)
 
 
 def understood_or_refused(cls: type[Message], body: bytes) -> None:

@@ -32,6 +32,7 @@ CORE: tuple[str, ...] = (
     "callstate",
     "dialplan",
     "audio",
+    "audio_frames",
     "detect",
     "causes",
     "events",
@@ -100,6 +101,7 @@ LAYERS = {
     "wire": pure("envelope", "errors", theirs=""),
     "messages": pure("wire", "envelope", "errors"),
     "audio": pure("wire", "errors", theirs="attrs audioop"),
+    "audio_frames": pure("messages", "wire"),
     "convert": pure("audio", "errors", theirs="attrs numpy soxr"),
     "wav": waits("audio", theirs="attrs audioop"),  # it blocks, and is for a thread
     "tracks": pure("audio", "convert", theirs="audioop"),
@@ -127,7 +129,10 @@ LAYERS = {
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
     "services": waits(),
-    "_engine": waits("errors", theirs="trio attrs aioquic cryptography certifi"),
+    "_engine_congestion": waits(theirs="aioquic"),
+    "_engine_stock": waits("_engine_congestion", theirs="aioquic cryptography"),
+    "_engine_streams": waits("_engine_congestion", "_engine_stock", theirs="aioquic"),
+    "_engine": waits("_engine_stock", "_engine_streams", theirs="attrs aioquic cryptography"),
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
     "_connection": waits("errors", "legible", "_datagrams", "_streams", "_engine"),
@@ -225,7 +230,7 @@ def test_a_module_imports_only_what_its_row_allows(module: str) -> None:
 @pytest.mark.parametrize(
     ("package", "rooms"),
     [
-        ("aioquic", {"transport", "_engine"}),
+        ("aioquic", {"transport", "_engine", "_engine_congestion", "_engine_stock", "_engine_streams"}),
         ("hypothesis", {"conformance.strategies"}),
         ("pytest", {"testing.plugin"}),
         ("pytest_trio", {"testing.plugin"}),

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from agentao_trio import messages
 from agentao_trio.audio import Codec
+from agentao_trio.audio_frames import AudioFields
 from agentao_trio.errors import StreamReset
 from agentao_trio.media import BACKLOG_SECONDS, Downlink, Uplink
 from agentao_trio.pacing import PacketClock
@@ -245,10 +246,8 @@ async def test_two_tasks_cannot_talk_at_once(autojump_clock: MockClock) -> None:
 # -- what the agent hears -------------------------------------------------------------------------------------------
 
 
-def frame(number: int, *, end: bool = False, payload: bytes = b"a" * PACKET) -> messages.AudioFrame:
-    return messages.AudioFrame(
-        call_sid="call-1", payload=payload, codec="PCMU", sequence_number=number, end_of_stream=end
-    )
+def frame(number: int, *, end: bool = False, payload: bytes = b"a" * PACKET) -> AudioFields:
+    return "call-1", payload, "PCMU", number, end
 
 
 async def test_frames_arrive_in_order_with_their_losses() -> None:

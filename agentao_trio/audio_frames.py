@@ -1,0 +1,116 @@
+"""Audio frames at the rate they come: 50 a second, each way, of every call.
+
+Theory of operation
+-------------------
+The frames of a call differ in their payload and their number, and in nothing else. So the general codec
+(:mod:`agentao_trio.messages`) makes one of them, and what it made serves as the pattern for the rest. A
+:class:`FrameTemplate` writes: it keeps the bytes around the payload and the number. A :class:`FrameReader` reads: for
+each length that bodies have it keeps one ``struct.Struct`` of the whole body, and the bytes that hold the inner
+lengths; a body of that length with those very bytes in those places can be taken apart in one step. Any other body goes
+to the general codec, which says what is wrong with it or serves as the next pattern. So neither knows the wire format
+better than the general codec does, and neither refuses anything itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agentao_trio import messages
+from agentao_trio.messages import AudioFrame, MethodId
+from agentao_trio.wire import encode_frame
+
+__all__ = ["AudioFields", "FrameReader", "FrameTemplate"]
+
+#: How an audio frame ends: ``u64 sequence_number | u8 end_of_stream``.
+_END = "Q?"
+_END_SIZE = struct.calcsize("<" + _END)
+#: What stands before the call's name: the envelope's header, and the length of the name.
+_HEAD_SIZE = 10
+
+
+class FrameTemplate:
+    """Writes the frames of one call in one codec."""
+
+    def __init__(self, call_sid: str, codec: str) -> None:
+        self.call_sid = call_sid
+        self.codec = codec
+        self._payload_size = -1
+        self._before = self._after = b""
+        self._pack_end = struct.Struct("<" + _END).pack
+
+    def frame(self, payload: bytes, sequence_number: int, *, end_of_stream: bool = False) -> bytes:
+        """A whole frame, its header included, with ``sequence_number`` (unsigned, 64 bits).
+
+        Raises ``LocalProtocolError`` as :func:`agentao_trio.messages.encode` does, for a call's name that cannot be
+        written or a payload that no frame can hold.
+        """
+        if len(payload) != self._payload_size:
+            self._follow(payload)
+        return self._before + payload + self._pack_end(self._after, sequence_number, end_of_stream)
+
+    def _follow(self, payload: bytes) -> None:
+        """Frames come to another length now; where payload and number stand is found in one of them."""
+        pattern = AudioFrame(call_sid=self.call_sid, payload=payload, codec=self.codec)
+        frame = encode_frame(MethodId.AudioFrame, messages.encode(pattern))
+        end = len(frame) - _END_SIZE
+        after = end - 4 - len(self.codec.encode("utf-8", "surrogateescape"))
+        self._before, self._after = frame[: after - len(payload)], frame[after:end]
+        self._pack_end = struct.Struct(f"<{end - after}s{_END}").pack
+        self._payload_size = len(payload)
+
+
+#: What an ``AudioFrame`` holds, in its order: call_sid, payload, codec, sequence_number, end_of_stream. A bare tuple,
+#: because an object with names takes as long to make as everything else here together.
+AudioFields: TypeAlias = tuple[str, bytes, str, int, bool]
+
+
+class _Pattern(NamedTuple):
+    """Bodies of one length: what takes one apart, and the bytes that stand before its name and its payload."""
+
+    unpack: Callable[[bytes], tuple[Any, ...]]
+    head: bytes
+    payload_size: bytes
+
+
+class FrameReader:
+    """Reads the bodies of audio frames, of any calls in any order.
+
+    Remembers no more than 64 patterns and codecs, whatever a peer may send; then it begins anew.
+    """
+
+    MEMORY: Final = 64
+    LONGEST_CODEC: Final = 16
+
+    def __init__(self) -> None:
+        self._patterns: dict[int, _Pattern] = {}
+        #: Names of codecs by the bytes of their field, length included.
+        self._codecs: dict[bytes, str] = {}
+
+    def read(self, body: bytes) -> AudioFields:
+        """The fields of one frame. Raises ``RemoteProtocolError`` as :func:`agentao_trio.messages.decode` does."""
+        if (pattern := self._patterns.get(len(body))) is not None:
+            unpack, known_head, known_size = pattern
+            head, call_sid, size, payload, codec_field, number, ended = unpack(body)
+            if head == known_head and size == known_size and (codec := self._codecs.get(codec_field)) is not None:
+                return call_sid.decode("utf-8", "surrogateescape"), payload, codec, number, ended
+        return self._learn(body)
+
+    def _learn(self, body: bytes) -> AudioFields:
+        frame, skipped, after = messages.decode_counted(AudioFrame, body)
+        sid_end = _HEAD_SIZE + len(frame.call_sid.encode("utf-8", "surrogateescape"))
+        payload_end = sid_end + 4 + len(frame.payload)
+        codec_end = payload_end + 4 + len(frame.codec.encode("utf-8", "surrogateescape"))
+        # Whole, with nothing that we do not know, and a codec that may well come again.
+        if skipped == after == 0 and codec_end + _END_SIZE == len(body) and len(frame.codec) <= self.LONGEST_CODEC:
+            if max(len(self._patterns), len(self._codecs)) >= self.MEMORY:
+                self._patterns.clear()
+                self._codecs.clear()
+            layout = (
+                f"<x{_HEAD_SIZE - 1}s{sid_end - _HEAD_SIZE}s4s{len(frame.payload)}s{codec_end - payload_end}s{_END}"
+            )
+            unpack = struct.Struct(layout).unpack
+            self._patterns[len(body)] = _Pattern(unpack, body[1:_HEAD_SIZE], body[sid_end : sid_end + 4])
+            self._codecs[body[payload_end:codec_end]] = frame.codec
+        return frame.call_sid, frame.payload, frame.codec, frame.sequence_number, frame.end_of_stream

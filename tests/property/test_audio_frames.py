@@ -1,0 +1,101 @@
+"""Templates and patterns for audio frames, held against the general codec: the same bytes, fields and refusals."""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agentao_trio import messages
+from agentao_trio.audio_frames import FrameReader, FrameTemplate
+from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
+from agentao_trio.messages import AudioFrame, MethodId
+from agentao_trio.wire import MAX_FRAME_LENGTH, encode_frame
+
+TEXT = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+NUMBERS = st.integers(0, 2**64 - 1)
+FRAMES = st.builds(
+    AudioFrame,
+    # Few lengths and few names, so that patterns meet bodies that look like theirs and are not.
+    call_sid=st.sampled_from(["", "a", "b", "cc", "PCMU", "\udcff"]) | TEXT,
+    payload=st.sampled_from([b"", b"p", b"q", bytes(160)]) | st.binary(max_size=20),
+    codec=st.sampled_from(["", "PCMU", "PCMA", "PCM16"]) | TEXT,
+    sequence_number=NUMBERS,
+    end_of_stream=st.booleans(),
+)
+
+
+def general(body: bytes) -> object:
+    try:
+        return attrs.astuple(messages.decode(AudioFrame, body))
+    except RemoteProtocolError as refusal:
+        return str(refusal), refusal.reason, refusal.offset
+
+
+def by_pattern(reader: FrameReader, body: bytes) -> object:
+    try:
+        return reader.read(body)
+    except RemoteProtocolError as refusal:
+        return str(refusal), refusal.reason, refusal.offset
+
+
+@given(TEXT, TEXT, st.lists(st.tuples(st.binary(max_size=10), NUMBERS, st.booleans())))
+def test_a_template_writes_what_the_general_codec_writes(
+    call_sid: str, codec: str, packets: list[tuple[bytes, int, bool]]
+) -> None:
+    template = FrameTemplate(call_sid, codec)
+    for payload, number, ended in packets:
+        frame = AudioFrame(call_sid=call_sid, payload=payload, codec=codec, sequence_number=number, end_of_stream=ended)
+        written = template.frame(payload, number, end_of_stream=ended)
+        assert written == encode_frame(MethodId.AudioFrame, messages.encode(frame))
+
+
+def test_a_template_refuses_what_the_general_codec_refuses() -> None:
+    with pytest.raises(LocalProtocolError, match=r"AudioFrame\.call_sid takes text"):
+        FrameTemplate("\ud800", "PCMU").frame(b"", 0)
+    with pytest.raises(LocalProtocolError, match="a frame holds no more than"):
+        FrameTemplate("call", "PCMU").frame(bytes(MAX_FRAME_LENGTH), 0)
+
+
+@given(st.lists(FRAMES), st.data())
+@example([AudioFrame(call_sid="ab", payload=b"c"), AudioFrame(call_sid="a", payload=b"bc")], None)
+def test_a_reader_with_a_past_reads_what_the_general_codec_reads(
+    frames: list[AudioFrame], data: st.DataObject | None
+) -> None:
+    reader = FrameReader()
+    for frame in frames:
+        body = bytearray(messages.encode(frame))
+        if data is not None and data.draw(st.booleans(), label="changed"):
+            body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+            body = body[: data.draw(st.integers(0, len(body)))] if data.draw(st.booleans(), label="cut") else body
+        for _ in range(2):  # as a stranger, and by the pattern it may have left
+            assert by_pattern(reader, bytes(body)) == general(bytes(body))
+
+
+@pytest.mark.parametrize("place", range(6 + 4 + 4 + 4 + 3 + 4 + 4 + 9))
+@pytest.mark.parametrize("value", [0, 1, 2, 3, 255])
+def test_a_body_that_differs_from_its_pattern_in_one_byte(place: int, value: int) -> None:
+    body = bytearray(messages.encode(AudioFrame(call_sid="call", payload=b"xyz", codec="PCMU", sequence_number=7)))
+    reader = FrameReader()
+    reader.read(bytes(body))
+    body[place] = value
+    assert by_pattern(reader, bytes(body)) == general(bytes(body))
+
+
+def test_a_newer_writers_frames_are_understood() -> None:
+    body = messages.encode(AudioFrame(call_sid="call", payload=b"xyz", codec="PCMU"))
+    newer = body[:2] + struct.pack("<i", len(body) - 6 + 3) + body[6:] + b"new"
+    reader = FrameReader()
+    assert [reader.read(each) for each in (newer, body, newer)] == [("call", b"xyz", "PCMU", 0, False)] * 3
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    reader = FrameReader()
+    for size in range(1000):
+        reader.read(messages.encode(AudioFrame(payload=bytes(size), codec=f"codec {size}")))
+    reader.read(messages.encode(AudioFrame(codec="x" * 100_000)))
+    assert len(reader._patterns) <= FrameReader.MEMORY
+    assert sum(map(len, reader._codecs)) <= FrameReader.MEMORY * (4 + 4 * FrameReader.LONGEST_CODEC)
