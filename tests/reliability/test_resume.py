@@ -17,14 +17,12 @@ from agentao_trio import (
     EventType,
     Session,
     SessionState,
-    TransportSettings,
     open_session,
 )
 from agentao_trio.gateway import Gateway, GatewaySettings, open_gateway
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
 from tests.integration.test_session import accepting, answered_call, audio
-from tests.support.relay import open_relay
 from tests.support.scripted_gateway import session_on
 from tests.support.simulated import HOST, PORT, simulated
 
@@ -289,25 +287,3 @@ async def test_commands_on_their_way_when_the_connection_goes_have_an_unknown_ou
         await trio.sleep(1)
         assert gateway.connection is not None
         await gateway.connection.aclose(4, "shutting down")
-
-
-async def test_an_outage_over_real_udp() -> None:
-    quick = TransportSettings(ping_interval=0.1, dead_after=0.3)
-    async with open_gateway(settings=GatewaySettings(ring=0.05), seed=1) as gateway:
-        port = int(gateway.endpoint.rpartition(":")[2])
-        async with (
-            open_relay(("127.0.0.1", port)) as relay,
-            open_session(f"quic://127.0.0.1:{relay.port}", tls=gateway.tls, transport=quick) as session,
-        ):
-            call = await place(session)
-            await converse(call)
-            relay.dark = True
-            with trio.fail_after(3):
-                while session.state is SessionState.CONNECTED:  # noqa: ASYNC110 - there is no event to wait for
-                    await trio.sleep(0.01)
-            relay.dark = False
-            with trio.fail_after(BACK_WITHIN + 1):
-                await session.get_active_buckets()
-            await converse(call)
-            assert session.statistics().connections == 2
-            await call.hangup()

@@ -16,7 +16,7 @@ from agentao_trio.testing import MemoryNetwork
 from agentao_trio.transport import BidiStream, Connection, ServerTLS, open_listener
 from agentao_trio.wire import FrameDecoder, decode_request, encode_frame, encode_reply
 
-HOST, PORT = "gateway.test", 9090
+HOST, PORT, LOOPBACK = "gateway.test", 9090, "127.0.0.1"
 
 Answer = Callable[[MethodId, Any], Awaitable[Any]]
 
@@ -121,25 +121,27 @@ class ScriptedGateway:
 
 
 @asynccontextmanager
-async def serving(gateway: ScriptedGateway, network: MemoryNetwork) -> AsyncIterator[dict[str, Any]]:
-    """Run a scripted gateway; yields what ``open_session`` needs to reach it."""
+async def serving(gateway: ScriptedGateway, network: MemoryNetwork | None) -> AsyncIterator[dict[str, Any]]:
+    """Run a scripted gateway, without a network on real UDP; yields what ``open_session`` needs to reach it."""
     authority = trustme.CA()
-    leaf = authority.issue_cert(HOST)
+    leaf = authority.issue_cert(HOST, LOOPBACK)
     tls = ServerTLS(
         certificate_chain_pem=b"".join(each.bytes() for each in leaf.cert_chain_pems),
         private_key_pem=leaf.private_key_pem.bytes(),
     )
-    async with open_listener(network.socket((HOST, PORT)), tls=tls) as listener, trio.open_nursery() as nursery:
+    where = (LOOPBACK, 0) if network is None else network.socket((HOST, PORT))
+    async with open_listener(where, tls=tls) as listener, trio.open_nursery() as nursery:
 
         async def accept() -> None:
             async for connection in listener:
                 nursery.start_soon(gateway.run, connection)
 
         nursery.start_soon(accept)
+        host, port, *_ = listener.address
         yield {
-            "endpoint": f"quic://{HOST}:{PORT}",
+            "endpoint": f"quic://{host}:{port}",
             "tls": ClientTLS(ca=authority.cert_pem.bytes()),
-            "socket": network.socket(),
+            "socket": None if network is None else network.socket(),
         }
         nursery.cancel_scope.cancel()
 
