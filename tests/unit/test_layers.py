@@ -122,6 +122,8 @@ LAYERS = {
     "realtime.protocol": pure("errors", theirs="attrs msgspec"),
     "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
     **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
+    "realtime.playout": pure("audio"),
+    "realtime.tools": pure(theirs="attrs msgspec"),
     "conformance": pure(theirs=""),
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.requirements": pure(*CORE),
