@@ -1,0 +1,153 @@
+"""Reading history: calls and their records, out of a file that may be written at the same time.
+
+::
+
+    with open_history("calls.db") as history:
+        for call in history.calls(CallFilter(cause=17)):
+            print(call.callee, call.status)
+
+Everything here blocks, for milliseconds as a rule; in a trio program use :func:`trio.to_thread.run_sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from agentao_trio.records import Record, RecordKind
+from agentao_trio.store import StoreError, connect, from_row
+from agentao_trio.summaries import CallSummary
+
+__all__ = ["CallFilter", "History", "open_history"]
+
+
+@attrs.frozen(kw_only=True)
+class CallFilter:
+    """Which calls; everything that is given has to hold."""
+
+    #: Unix seconds: calls that began at or after the one, and before the other.
+    since: float | None = None
+    until: float | None = None
+    #: A part of the caller's or the callee's number or URI.
+    number: str | None = None
+    #: ITU-T Q.850.
+    cause: int | None = None
+    trunk: str | None = None
+    #: completed, busy, no-answer …: :attr:`CallSummary.status`.
+    status: str | None = None
+
+    def _where(self) -> tuple[str, list[Any]]:
+        conditions = {
+            "began_at >= ?": self.since,
+            "began_at < ?": self.until,
+            "q850_cause = ?": self.cause,
+            "trunk_id = ?": self.trunk,
+            "status = ?": self.status,
+        }
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        where, arguments = list(given), list(given.values())
+        if self.number is not None:
+            where.append("(instr(caller, ?) OR instr(callee, ?))")
+            arguments += [self.number, self.number]
+        return " AND ".join(where) or "TRUE", arguments
+
+
+class History:
+    """A history file, open for reading. Made by :func:`open_history`."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path = path
+        self._database = database
+
+    def calls(
+        self, which: CallFilter | None = None, *, newest_first: bool = False, limit: int | None = None
+    ) -> Iterator[CallSummary]:
+        """The calls, in order of their beginning. Raises :class:`StoreError` where the file turns out to be damaged."""
+        where, arguments = (which or CallFilter())._where()
+        order = "DESC" if newest_first else "ASC"
+        query = f"SELECT summary FROM calls WHERE {where} ORDER BY began_at {order}, run, call_sid LIMIT ?"  # noqa: S608
+        for (summary,) in self._rows(query, [*arguments, -1 if limit is None else limit]):
+            yield CallSummary(**json.loads(summary))
+
+    def call(self, call_sid: str) -> CallSummary | None:
+        """The latest call of that sid, or of the only one that begins so; None where there is none or several do."""
+        rows = list(
+            self._rows(
+                "SELECT summary, call_sid FROM calls WHERE call_sid = ?1 OR substr(call_sid, 1, length(?1)) = ?1 "
+                "ORDER BY call_sid = ?1 DESC, began_at DESC LIMIT 2",
+                [call_sid],
+            )
+        )
+        exact = [row for row in rows if row[1] == call_sid]
+        chosen = exact[:1] or (rows if len(rows) == 1 else [])
+        return CallSummary(**json.loads(chosen[0][0])) if chosen else None
+
+    def records(
+        self,
+        *,
+        call_sid: str | None = None,
+        which: CallFilter | None = None,
+        kinds: Collection[RecordKind] | None = None,
+        after: tuple[int, int] = (0, 0),
+    ) -> Iterator[Record]:
+        """The records in the order they were published, run by run: of one call, of the calls of a filter, or all.
+
+        ``after`` is a run and a number, as :meth:`position` gives them. Raises :class:`StoreError`.
+        """
+        for _, record in self.positioned(call_sid=call_sid, which=which, kinds=kinds, after=after):
+            yield record
+
+    def positioned(
+        self,
+        *,
+        call_sid: str | None = None,
+        which: CallFilter | None = None,
+        kinds: Collection[RecordKind] | None = None,
+        after: tuple[int, int] = (0, 0),
+    ) -> Iterator[tuple[tuple[int, int], Record]]:
+        """:meth:`records` with their positions, each to be used as ``after``."""
+        where = ["(run, number) > (?, ?)"]
+        arguments: list[Any] = [*after]
+        if call_sid is not None:
+            where.append("call_sid = ?")
+            arguments.append(call_sid)
+        if which is not None and which != CallFilter():
+            condition, values = which._where()
+            where.append(f"(run, call_sid) IN (SELECT run, call_sid FROM calls WHERE {condition})")  # noqa: S608
+            arguments += values
+        if kinds is not None:
+            where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+            arguments += [kind.value for kind in kinds]
+        query = (
+            "SELECT run, number, at, call_sid, kind, data, raw FROM records "  # noqa: S608
+            f"WHERE {' AND '.join(where)} ORDER BY run, number"
+        )
+        for run, *row in self._rows(query, arguments):
+            yield (run, row[0]), from_row(tuple(row))
+
+    def position(self) -> tuple[int, int]:
+        """Where the file ends now: what comes later is ``after`` it."""
+        rows = list(self._rows("SELECT run, number FROM records ORDER BY run DESC, number DESC LIMIT 1", []))
+        return rows[0] if rows else (0, 0)
+
+    def _rows(self, query: str, arguments: list[Any]) -> Iterator[Any]:
+        try:
+            yield from self._database.execute(query, arguments)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def open_history(path: str | PathLike[str]) -> Iterator[History]:
+    """Open a history file for reading. Raises :class:`StoreError` for one that is not there, damaged, of another
+    version, or something else."""
+    path = Path(path)
+    with contextlib.closing(connect(path, read_only=True)) as database:
+        yield History(path, database)
