@@ -18,7 +18,7 @@ from agentao_trio.messages import MethodId
 from agentao_trio.records import RecordKind, plain
 from agentao_trio.statistics import CallStatistics, SessionState
 
-__all__ = ["Chronicle", "over", "quality"]
+__all__ = ["Chronicle", "event", "over", "quality"]
 
 #: Seconds between two records of one call's quality.
 _QUALITY_INTERVAL = 1.0
@@ -48,7 +48,7 @@ class Chronicle:
             record.call_sid,
             raw=record.raw,
             at=record.received_at,
-            data=lambda: {"verdict": _VERDICTS[record.verdict], "event": _fields(record.event)},
+            data=lambda: event(record),
         )
 
     def call_began(self, call: Any) -> str:
@@ -111,6 +111,11 @@ def _fields(message: Any) -> dict[str, Any]:
     if str(fields.get("tenant_id", "")).startswith("eyJ"):
         fields["tenant_id"] = "…"  # some clients put their token in its place (PROTOCOL section 2.3)
     return {name: value for name, value in fields.items() if name not in _SECRETS}
+
+
+def event(record: EventRecord) -> dict[str, Any]:
+    """The data of a record of the gateway's event."""
+    return {"verdict": _VERDICTS[record.verdict], "event": _fields(record.event)}
 
 
 def quality(call: Any, *, final: bool = False) -> dict[str, Any]:

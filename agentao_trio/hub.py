@@ -94,5 +94,9 @@ class Hub:
             data=fields if data is None else data(),
             raw=raw,
         )
+        self.relay(record)
+
+    def relay(self, record: Record) -> None:
+        """Hand on a record that another hub has made, as it is."""
         for reader in tuple(self._readers.values()):
             reader(record)

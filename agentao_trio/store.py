@@ -12,9 +12,10 @@ the numbers of the records in the file show how many are missing, and where. A d
 long as the store is open; calls never notice.
 
 *The file.* Each attached hub is a *run*; a record is named by its run and its number, which are unique together, so
-that nothing can be there twice. Several processes may write to one file. A table of calls, one row each, is kept up in the same transactions: lists of calls need not
-read records. ``application_id`` and ``user_version`` say what the file is. One that is damaged, newer or something else
-is refused with :class:`StoreError` and left as it is; an older one is migrated, in one transaction.
+that nothing can be there twice. Several processes may write to one file. A table of calls, one row each, is kept up in
+the same transactions: lists of calls need not read records. ``application_id`` and ``user_version`` say what the file
+is. One that is damaged, newer or something else is refused with :class:`StoreError` and left as it is; an older one is
+migrated, in one transaction.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ class Store:
         """The store's only task. Ends when it is closed and everything is written, or given up."""
         prune_at = trio.current_time()
         with trio.CancelScope(shield=True):
-            while not (self._closing and not self._waiting):
+            while self._waiting or not self._closing:
                 if not self._waiting:
                     await self._something_waits.park()
                     continue
