@@ -33,12 +33,14 @@ _HEAD_SIZE = 10
 class FrameTemplate:
     """Writes the frames of one call in one codec."""
 
+    __slots__ = ("_after", "_before", "_pack", "_payload_size", "call_sid", "codec")
+
     def __init__(self, call_sid: str, codec: str) -> None:
         self.call_sid = call_sid
         self.codec = codec
         self._payload_size = -1
         self._before = self._after = b""
-        self._pack_end = struct.Struct("<" + _END).pack
+        self._pack: Callable[..., bytes] = struct.Struct("<").pack
 
     def frame(self, payload: bytes, sequence_number: int, *, end_of_stream: bool = False) -> bytes:
         """A whole frame, its header included, with ``sequence_number`` (unsigned, 64 bits).
@@ -48,7 +50,7 @@ class FrameTemplate:
         """
         if len(payload) != self._payload_size:
             self._follow(payload)
-        return self._before + payload + self._pack_end(self._after, sequence_number, end_of_stream)
+        return self._pack(self._before, payload, self._after, sequence_number, end_of_stream)
 
     def _follow(self, payload: bytes) -> None:
         """Frames come to another length now; where payload and number stand is found in one of them."""
@@ -57,7 +59,7 @@ class FrameTemplate:
         end = len(frame) - _END_SIZE
         after = end - 4 - len(self.codec.encode("utf-8", "surrogateescape"))
         self._before, self._after = frame[: after - len(payload)], frame[after:end]
-        self._pack_end = struct.Struct(f"<{end - after}s{_END}").pack
+        self._pack = struct.Struct(f"<{after - len(payload)}s{len(payload)}s{end - after}s{_END}").pack
         self._payload_size = len(payload)
 
 

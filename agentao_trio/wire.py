@@ -12,6 +12,8 @@ of the culprit, values that cannot be written raise ``LocalProtocolError``.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from agentao_trio.envelope import holds_envelope
@@ -45,6 +47,10 @@ class Frame(NamedTuple):
 
     method_id: int
     body: bytes
+
+
+#: What the constructor of a NamedTuple does, without the detour: a third of what a frame costs to cut out.
+_new_frame: Callable[[tuple[int, bytes]], Frame] = partial(tuple.__new__, Frame)
 
 
 def encode_frame(method_id: int, body: bytes) -> bytes:
@@ -117,7 +123,7 @@ class FrameDecoder:
                 self.short += 1
             else:
                 (method_id,) = _U32.unpack_from(data, offset + 4)
-                frames.append(Frame(method_id, data[offset + 8 : end]))
+                frames.append(_new_frame((method_id, data[offset + 8 : end])))
             offset = end
         self._pending += data[offset:]
         self._wanted = wanted

@@ -1,17 +1,22 @@
-"""Frames per second through the codec, ours and the obvious one, turn about in one run."""
+"""Bytes and messages: our codec against code that goes field by field, msgpack and protobuf; and cutting streams."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
+
+import attrs
 
 from agentao_trio import messages
-from agentao_trio.messages import AudioFrame, CallEvent, EventType, MethodId
+from agentao_trio.audio_frames import FrameReader, FrameTemplate
+from agentao_trio.messages import AudioFrame, CallEvent, EventType, Message, MethodId
 from agentao_trio.wire import FrameDecoder, encode_frame
 from benchmarks import naive
-from benchmarks.row import Row
+from benchmarks.formats import formats
+from benchmarks.race import Ratio, race
+from benchmarks.row import Goal, Row, row_of
 
-FRAMES = 2000
+FRAMES = 1000
 SID = "3f0b8a0e-5f5c-4a8e-9f43-6b1f2f4d9c11"
 AUDIO = AudioFrame(call_sid=SID, payload=bytes(range(160)), codec="PCMU", sequence_number=123_456)
 EVENT = CallEvent(
@@ -33,48 +38,128 @@ EVENT = CallEvent(
     timestamp_ms=1_760_000_031_000,
     client_id=SID,
 )
+AUDIO_BODY, EVENT_BODY = messages.encode(AUDIO), messages.encode(EVENT)
+AUDIO_FRAME = encode_frame(MethodId.AudioFrame, AUDIO_BODY)
+
+#: Bytes that are waiting when a program comes back to its streams, and bytes of one datagram's worth of stream.
+BACKLOG, CHUNK = 5_000_000, 1200
 
 
-def measure(seconds: float) -> Iterator[Row]:
-    """Rows of (ours, the obvious codec's) frames per second; ``seconds`` for each side of each row."""
-    audio = encode_frame(MethodId.AudioFrame, messages.encode(AUDIO)) * FRAMES
-    event = encode_frame(MethodId.StreamEvents, messages.encode(EVENT)) * FRAMES
-    assert {naive.decode_audio(body) for _, body in naive.split(audio)} == {AUDIO}
-    assert {naive.decode_event(body) for _, body in naive.split(event)} == {EVENT}
-    assert naive.encode_audio(AUDIO, MethodId.AudioFrame) * FRAMES == audio
+def times(work: Callable[[], object]) -> Callable[[], object]:
+    """``work``, so often that a clock can tell."""
 
-    yield _race(
-        "decode audio",
-        lambda: [messages.decode(AudioFrame, frame.body) for frame in FrameDecoder().feed(audio)],
-        lambda: [naive.decode_audio(body) for _, body in naive.split(audio)],
-        seconds,
+    def turn() -> None:
+        for _ in range(FRAMES):
+            work()
+
+    return turn
+
+
+def encode_audio(pairs: int) -> Ratio:
+    """Field-by-field code against a call's template: how many times faster the latter is."""
+    plain = naive.Audio(**attrs.asdict(AUDIO))
+    template = FrameTemplate(SID, "PCMU")
+    assert naive.encode_audio(plain, MethodId.AudioFrame) == AUDIO_FRAME
+    assert template.frame(AUDIO.payload, AUDIO.sequence_number) == AUDIO_FRAME
+    return race(
+        times(partial(naive.encode_audio, plain, MethodId.AudioFrame)),
+        times(partial(template.frame, AUDIO.payload, AUDIO.sequence_number)),
+        pieces=(FRAMES, FRAMES),
+        pairs=pairs,
     )
-    yield _race(
-        "decode events",
-        lambda: [messages.decode(CallEvent, frame.body) for frame in FrameDecoder().feed(event)],
-        lambda: [naive.decode_event(body) for _, body in naive.split(event)],
-        seconds,
-    )
-    yield _race(
-        "encode audio",
-        lambda: [encode_frame(MethodId.AudioFrame, messages.encode(AUDIO)) for _ in range(FRAMES)],
-        lambda: [naive.encode_audio(AUDIO, MethodId.AudioFrame) for _ in range(FRAMES)],
-        seconds,
+
+
+def decode_audio(pairs: int) -> Ratio:
+    """Field-by-field code against what the router reads audio with."""
+    reader = FrameReader()
+    assert attrs.asdict(AUDIO) == {name: getattr(naive.decode_audio(AUDIO_BODY), name) for name in attrs.asdict(AUDIO)}
+    assert reader.read(AUDIO_BODY) == attrs.astuple(AUDIO)
+    return race(
+        times(partial(naive.decode_audio, AUDIO_BODY)),
+        times(partial(reader.read, AUDIO_BODY)),
+        pieces=(FRAMES, FRAMES),
+        pairs=pairs,
     )
 
 
-def _race(name: str, ours: Callable[[], object], obvious: Callable[[], object], seconds: float) -> Row:
-    # Turn about, best of all turns: what other processes take from one side they would have taken from the other.
-    best = {ours: float("inf"), obvious: float("inf")}
-    end = time.perf_counter() + 2 * seconds
-    while time.perf_counter() < end:
-        for contender in best:
-            began = time.perf_counter()
-            contender()
-            best[contender] = min(best[contender], time.perf_counter() - began)
-    rate, rate_obvious = FRAMES / best[ours], FRAMES / best[obvious]
-    return Row(
-        name=name,
-        figures={"frames_per_s": round(rate), "naive_frames_per_s": round(rate_obvious), "ratio": rate / rate_obvious},
-        text=f"{rate:,.0f} frames/s; naive {rate_obvious:,.0f}; ×{rate / rate_obvious:.2f}",
+def decode_event(pairs: int) -> Ratio:
+    """Field-by-field code against the generated reader, which builds and checks the whole message."""
+    return race(
+        times(partial(naive.decode_event, EVENT_BODY)),
+        times(partial(messages.decode, CallEvent, EVENT_BODY)),
+        pieces=(FRAMES, FRAMES),
+        pairs=pairs,
     )
+
+
+def splitting(pairs: int) -> Ratio:
+    """Cost of a byte in a backlog that comes as one chunk, divided by its cost in chunks of a datagram each."""
+    whole = AUDIO_FRAME * (BACKLOG // len(AUDIO_FRAME))
+    chunks = [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
+
+    def one_chunk() -> None:
+        frames = FrameDecoder().feed(whole)
+        assert len(frames) == len(whole) // len(AUDIO_FRAME)
+
+    def many_chunks() -> None:
+        decoder = FrameDecoder()
+        frames = 0
+        for chunk in chunks:
+            frames += len(decoder.feed(chunk))
+        assert frames == len(whole) // len(AUDIO_FRAME)
+        assert decoder.end() == 0
+
+    return race(one_chunk, many_chunks, pieces=(len(whole), len(whole)), pairs=pairs)
+
+
+def measure(pairs: int) -> Iterator[Row]:
+    """All rows; ``pairs`` is how often each comparison is repeated."""
+    yield row_of(
+        encode_audio(pairs),
+        group="codec",
+        name="encode audio: field by field ÷ ours",
+        goal=Goal(relation="≥", value=5),
+        text="a call's template; the whole frame",
+    )
+    yield row_of(
+        decode_audio(pairs),
+        group="codec",
+        name="decode audio: field by field ÷ ours",
+        goal=Goal(relation="≥", value=3),
+        text="as the router reads it, checks included",
+    )
+    yield row_of(
+        decode_event(pairs),
+        group="codec",
+        name="decode event: field by field ÷ ours",
+        text="20 fields; theirs checks nothing",
+    )
+    yield from _other_formats(AUDIO, AUDIO_BODY, pairs)
+    yield from _other_formats(EVENT, EVENT_BODY, pairs)
+    ratio = splitting(max(5, pairs // 3))
+    yield row_of(
+        ratio,
+        group="splitting",
+        name="cost per byte: 5 MB backlog ÷ chunks of 1200",
+        goal=Goal(relation="≤", value=1.1),
+        text=f"{1 / ratio.first / 1e6:,.0f} MB/s of backlog, frames built",
+    )
+
+
+def _other_formats(message: Message, body: bytes, pairs: int) -> Iterator[Row]:
+    cls = type(message)
+    kind = "audio" if cls is AudioFrame else "event"
+    for other in formats(cls):
+        name = f"{kind}, there and back: {other.name} ÷ ours"
+        if other.missing:
+            yield Row(group="codec", name=name, missing=other.missing)
+            continue
+        theirs = other.encode(message)
+        ratio = race(
+            times(lambda: (other.encode(message), other.decode(theirs))),  # noqa: B023 - called before the next turn
+            times(lambda: (messages.encode(message), messages.decode(cls, body))),
+            pieces=(FRAMES, FRAMES),
+            pairs=max(5, pairs // 3),
+        )
+        text = f"the general codec; {len(theirs)} bytes against {len(body)}"
+        yield row_of(ratio, group="codec", name=name, text=text)
