@@ -1,0 +1,347 @@
+"""What many calls came to: counts, rates and percentiles over records, one pass, in bounded memory.
+
+::
+
+    analysis = Analysis()
+    for record in history.records():
+        analysis.feed(record)
+    print(analysis.figures().answer_rate)
+
+The same records in the same order give the same figures, whether all at once or one by one as they happen. Percentiles
+come from :class:`Distribution`, which is right within one percent however many values it has seen. Calls count when
+they begin, and their durations and quality when they are over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from agentao_trio.causes import q850_name
+from agentao_trio.records import Record, RecordKind
+from agentao_trio.summaries import CallSummary
+
+__all__ = ["Analysis", "Distribution", "Figures", "Spread", "ToolFigures", "TrunkFigures"]
+
+#: Buckets grow by so much: a value is known within half of it.
+_GROWTH = 1.02
+#: Values as small as this are one bucket.
+_LEAST = 1e-6
+#: Finished calls that are remembered, so that what comes late does not count as another call.
+_REMEMBERED = 10_000
+#: Tools, methods, trunks and error codes told apart; what comes beyond them is one row together.
+_MOST_NAMES = 200
+_OTHERS = "(others)"
+
+
+@attrs.frozen(kw_only=True)
+class Spread:
+    """How values are distributed; everything but ``count`` is None where there are none."""
+
+    count: int = 0
+    mean: float | None = None
+    least: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    most: float | None = None
+
+
+class Distribution:
+    """Values of 0 and more, in buckets of one percent to either side. Adding two of them loses nothing."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self._sum = 0.0
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, value: float) -> None:
+        """One more value; what is not a finite number is left out, and below 0 counts as 0."""
+        if not math.isfinite(value):
+            return
+        value = max(0.0, value)
+        self._buckets[_bucket(value)] += 1
+        self._sum += value
+        self._least, self._most = min(self._least, value), max(self._most, value)
+
+    @property
+    def count(self) -> int:
+        """How many values."""
+        return self._buckets.total()
+
+    def quantile(self, share: float) -> float | None:
+        """The value that ``share`` (0 to 1) of all are not above, within one percent; None where there are none."""
+        rank = max(1, math.ceil(share * self.count))
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return min(max(_value(bucket), self._least), self._most)
+        return None
+
+    def spread(self) -> Spread:
+        """The usual figures."""
+        if not self.count:
+            return Spread()
+        return Spread(
+            count=self.count,
+            mean=self._sum / self.count,
+            least=self._least,
+            p50=self.quantile(0.50),
+            p90=self.quantile(0.90),
+            p95=self.quantile(0.95),
+            p99=self.quantile(0.99),
+            most=self._most,
+        )
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Values and how often they came, in order: for a histogram."""
+        return [(_value(bucket), self._buckets[bucket]) for bucket in sorted(self._buckets)]
+
+
+def _bucket(value: float) -> int:
+    return -(2**31) if value <= _LEAST else math.ceil(math.log(value, _GROWTH))
+
+
+def _value(bucket: int) -> float:
+    return 0.0 if bucket == -(2**31) else float(_GROWTH ** (bucket - 0.5))
+
+
+@attrs.frozen(kw_only=True)
+class TrunkFigures:
+    """One trunk's calls."""
+
+    calls: int
+    answered: int
+
+
+@attrs.frozen(kw_only=True)
+class ToolFigures:
+    """One tool, or one command: how often, how often in vain, and how long it took in seconds."""
+
+    count: int
+    failed: int
+    seconds: Spread
+
+
+@attrs.frozen(kw_only=True)
+class Figures:
+    """Everything, at one moment. Times are in seconds unless a name says otherwise."""
+
+    first_at: float | None
+    last_at: float | None
+    records: int
+    calls: int
+    inbound: int
+    outbound: int
+    open: int
+    answered: int
+    #: Of the calls that are over; None where there are none.
+    answer_rate: float | None
+    by_status: Mapping[str, int]
+    #: By Q.850 cause, with its name.
+    by_cause: Mapping[int, tuple[str, int]]
+    by_trunk: Mapping[str, TrunkFigures]
+    #: Who picked up, as detected.
+    by_answerer: Mapping[str, int]
+    #: Calls begun, and calls answered, by the hour they began in (Unix seconds of the full hour).
+    by_hour: Mapping[int, tuple[int, int]]
+    seconds_to_answer: Spread
+    seconds_talked: Spread
+    mos: Spread
+    jitter_ms: Spread
+    packet_loss_pct: Spread
+    #: End of the caller's speech to the first packet of the reply.
+    turn_seconds: Spread
+    turns: int
+    barge_ins: int
+    barge_in_silence_ms: Spread
+    underruns: int
+    tools: Mapping[str, ToolFigures]
+    commands: Mapping[str, ToolFigures]
+    #: By source and code.
+    errors: Mapping[str, int]
+    tokens: int
+    packets_missing: int
+    reconnects: int
+
+
+@attrs.define(eq=False)
+class _Timed:
+    count: int = 0
+    failed: int = 0
+    seconds: Distribution = attrs.field(factory=Distribution)
+
+    def figures(self) -> ToolFigures:
+        return ToolFigures(count=self.count, failed=self.failed, seconds=self.seconds.spread())
+
+
+class Analysis:
+    """A fold over records."""
+
+    def __init__(self) -> None:
+        self._records = 0
+        self._first_at: float | None = None
+        self._last_at: float | None = None
+        self._open: dict[str, CallSummary] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._status: Counter[str] = Counter()
+        self._causes: Counter[int] = Counter()
+        self._answerers: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._trunks: dict[str, list[int]] = {}
+        self._hours: dict[int, list[int]] = {}
+        self._tools: dict[str, _Timed] = {}
+        self._commands: dict[str, _Timed] = {}
+        self.seconds_to_answer = Distribution()
+        self.seconds_talked = Distribution()
+        self.mos = Distribution()
+        self.jitter_ms = Distribution()
+        self.packet_loss_pct = Distribution()
+        self.turn_seconds = Distribution()
+        self.barge_in_silence_ms = Distribution()
+
+    # -- taking in --------------------------------------------------------------------------------------------------
+
+    def feed(self, record: Record) -> None:
+        """Take in one more record, in the order they were published."""
+        self._records += 1
+        self._first_at = record.at if self._first_at is None else self._first_at
+        self._last_at = record.at
+        if record.call_sid:
+            self._call(record)
+        data = record.data
+        match record.kind:
+            case RecordKind.TURN:
+                self._turn(data)
+            case RecordKind.TOOL if data.get("phase") in ("done", "failed", "cancelled"):
+                _time(self._tools, str(data.get("name", "")), data, failed=data["phase"] != "done")
+            case RecordKind.COMMAND if data.get("phase") != "sent":
+                _time(self._commands, str(data.get("method", "")), data, failed=data.get("phase") != "answered")
+            case RecordKind.USAGE:
+                self._counts["tokens"] += int(data.get("total_tokens") or 0)
+            case RecordKind.ERROR:
+                source, code = data.get("source", ""), data.get("code") or data.get("type") or ""
+                self._errors[_name(self._errors, f"{source} {code}".strip())] += 1
+            case RecordKind.GAP:
+                self._counts["packets_missing"] += int(data.get("packets") or 0)
+            case RecordKind.SESSION if data.get("state") == "reconnecting":
+                self._counts["reconnects"] += 1
+            case _:
+                pass
+
+    def _call(self, record: Record) -> None:
+        call_sid, data = record.call_sid, record.data
+        if call_sid in self._over:
+            return
+        if record.kind is RecordKind.CALL and data.get("phase") == "renamed":
+            before = self._open.pop(str(data.get("call_sid_before")), None)
+            if before is not None and call_sid not in self._open:
+                self._open[call_sid] = before
+        call = self._open.get(call_sid)
+        if call is None:
+            call = self._open[call_sid] = CallSummary()
+        call.feed(record)
+        if record.kind is RecordKind.CALL and data.get("phase") == "over":
+            del self._open[call_sid]
+            self._over[call_sid] = None
+            if len(self._over) > _REMEMBERED:
+                self._over.popitem(last=False)
+            self._finished(call)
+
+    def _finished(self, call: CallSummary) -> None:
+        self._counts["finished"] += 1
+        self._counts[call.direction or "unknown"] += 1
+        answered = call.answered_at is not None
+        self._counts["answered"] += answered
+        self._status[call.status] += 1
+        if call.q850_cause is not None:
+            self._causes[call.q850_cause] += 1
+        if call.answered_by:
+            self._answerers[call.answered_by] += 1
+        _tally(self._trunks, _name(self._trunks, call.trunk_id), answered)
+        _tally(self._hours, int(call.began_at or 0.0) // 3600 * 3600, answered)
+        for distribution, value in (
+            (self.seconds_to_answer, call.seconds_to_answer),
+            (self.seconds_talked, call.seconds_talked),
+            (self.mos, call.mos),
+            (self.jitter_ms, call.jitter_ms),
+            (self.packet_loss_pct, call.packet_loss_pct),
+        ):
+            if value is not None:
+                distribution.add(value)
+
+    def _turn(self, data: Mapping[str, Any]) -> None:
+        self._counts["turns"] += 1
+        self._counts["barge_ins"] += bool(data.get("barge_in"))
+        self._counts["underruns"] += int(data.get("underruns") or 0)
+        if (seconds := data.get("first_audio_seconds")) is not None:
+            self.turn_seconds.add(seconds)
+        if (silence := data.get("barge_in_silence_ms")) is not None:
+            self.barge_in_silence_ms.add(silence)
+
+    # -- giving out -------------------------------------------------------------------------------------------------
+
+    def figures(self) -> Figures:
+        """The figures by now; calls in progress are in ``calls`` and ``open`` alone."""
+        counts, finished = self._counts, self._counts["finished"]
+        directions = Counter(call.direction for call in self._open.values())
+        return Figures(
+            first_at=self._first_at,
+            last_at=self._last_at,
+            records=self._records,
+            calls=finished + len(self._open),
+            inbound=counts["inbound"] + directions["inbound"],
+            outbound=counts["outbound"] + directions["outbound"],
+            open=len(self._open),
+            answered=counts["answered"],
+            answer_rate=counts["answered"] / finished if finished else None,
+            by_status=dict(self._status.most_common()),
+            by_cause={cause: (q850_name(cause), count) for cause, count in self._causes.most_common()},
+            by_trunk={
+                trunk: TrunkFigures(calls=calls, answered=answered)
+                for trunk, (calls, answered) in sorted(self._trunks.items())
+            },
+            by_answerer=dict(self._answerers.most_common()),
+            by_hour={hour: (calls, answered) for hour, (calls, answered) in sorted(self._hours.items())},
+            seconds_to_answer=self.seconds_to_answer.spread(),
+            seconds_talked=self.seconds_talked.spread(),
+            mos=self.mos.spread(),
+            jitter_ms=self.jitter_ms.spread(),
+            packet_loss_pct=self.packet_loss_pct.spread(),
+            turn_seconds=self.turn_seconds.spread(),
+            turns=counts["turns"],
+            barge_ins=counts["barge_ins"],
+            barge_in_silence_ms=self.barge_in_silence_ms.spread(),
+            underruns=counts["underruns"],
+            tools={name: timed.figures() for name, timed in sorted(self._tools.items())},
+            commands={name: timed.figures() for name, timed in sorted(self._commands.items())},
+            errors=dict(self._errors.most_common()),
+            tokens=counts["tokens"],
+            packets_missing=counts["packets_missing"],
+            reconnects=counts["reconnects"],
+        )
+
+
+def _name(known: Mapping[str, Any], name: str) -> str:
+    """The name, or the one for all others where there are too many."""
+    return name if name in known or len(known) < _MOST_NAMES else _OTHERS
+
+
+def _tally(table: dict[Any, list[int]], key: Any, answered: bool) -> None:
+    row = table.setdefault(key, [0, 0])
+    row[0] += 1
+    row[1] += answered
+
+
+def _time(table: dict[str, _Timed], name: str, data: Mapping[str, Any], *, failed: bool) -> None:
+    timed = table.setdefault(_name(table, name), _Timed())
+    timed.count += 1
+    timed.failed += failed
+    if (seconds := data.get("seconds")) is not None:
+        timed.seconds.add(seconds)
