@@ -22,6 +22,7 @@ from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
+from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
 from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
@@ -57,6 +58,7 @@ app = App(
     result_action="return_value",
 )
 app.register_install_completion_command()
+app.command(history_app)
 
 
 @app.command(

@@ -1,0 +1,518 @@
+"""``agentao-trio history``: what happened, out of the file that calls were recorded in."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import attrs
+import trio
+from cyclopts import App, Parameter, validators
+from cyclopts.types import ExistingFile
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from agentao_trio.analytics import Analysis, Figures, Spread, ToolFigures
+from agentao_trio.causes import q850_name
+from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
+from agentao_trio.cli.screen import printable
+from agentao_trio.history import CallFilter, History, open_history
+from agentao_trio.hub import Hub
+from agentao_trio.records import Record, RecordKind
+from agentao_trio.replay import replay
+from agentao_trio.store import Retention, connect, prune
+from agentao_trio.summaries import CallSummary
+
+__all__ = ["history_app"]
+
+history_app = App(
+    name="history",
+    help="What happened: calls, their records, figures and reports, from a history file.",
+    help_epilogue="""\
+**Examples**
+
+- `agentao-trio history list calls.db --since 2h --cause 17`
+- `agentao-trio history show calls.db 3f2a`
+- `agentao-trio history report calls.db --out report.html`
+- `agentao-trio history tail calls.db`""",
+)
+
+#: Seconds between two looks for new records.
+TAIL_INTERVAL = 0.25
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Which:
+    """Which calls: everything that is given has to hold."""
+
+    since: Annotated[str | None, Parameter(show_default=False)] = None
+    """Calls that began since then: so long ago (90s, 15m, 2h, 7d), or a time like 2026-11-21 or 2026-11-21T14:30."""
+    until: Annotated[str | None, Parameter(show_default=False)] = None
+    """Calls that began before that; as for --since."""
+    number: Annotated[str | None, Parameter(show_default=False)] = None
+    """A part of the caller's or the callee's number or SIP URI."""
+    cause: Annotated[int | None, Parameter(show_default=False)] = None
+    """The Q.850 cause they ended with, such as 17 for busy."""
+    trunk: Annotated[str | None, Parameter(show_default=False)] = None
+    """The line they were on."""
+    status: Annotated[str | None, Parameter(show_default=False)] = None
+    """completed, busy, no-answer, canceled, failed, lost, in-progress …"""
+
+    def filter(self) -> CallFilter:
+        """As the reader takes it. Raises UsageError for a time that is none."""
+        return CallFilter(
+            since=_moment("--since", self.since),
+            until=_moment("--until", self.until),
+            number=self.number,
+            cause=self.cause,
+            trunk=self.trunk,
+            status=self.status,
+        )
+
+
+def _moment(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return time.time() - float(found[1]) * _UNITS[found[2]]
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise UsageError(
+            f"{option}: {text!r} is no time; expected one like 2h, 7d, 2026-11-21 or 2026-11-21T14:30"
+        ) from None
+
+
+def _seconds(option: str, text: str) -> float:
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return float(found[1]) * _UNITS[found[2]]
+    raise UsageError(f"{option}: {text!r} is no length of time; expected one like 12h or 30d")
+
+
+def _when(at: float | None) -> str:
+    if at is None:
+        return ""
+    return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+# -- list and show --------------------------------------------------------------------------------------------------
+
+
+@history_app.command(name="list")
+def list_command(
+    file: ExistingFile,
+    /,
+    *,
+    which: Which = Which(),
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50,
+    json_lines: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """The calls, the latest first.
+
+    Args:
+        file: The history file.
+        limit: How many at most.
+        json_lines: One JSON object per line instead of a table.
+    """
+
+    async def command() -> int:
+        with open_history(file) as history:
+            calls = list(history.calls(which.filter(), newest_first=True, limit=limit))
+        if json_lines:
+            _print_lines(attrs.asdict(call) for call in calls)
+        elif not calls:
+            output.print("no call matches")
+        else:
+            output.print(_call_table(calls))
+        return 0
+
+    return run(command)
+
+
+def _call_table(calls: Iterable[CallSummary]) -> Table:
+    table = _table("Began", "Call", "", "From", "To", "Status", "Cause", ">Talked s", ">MOS")
+    for call in calls:
+        arrow = {"inbound": "←", "outbound": "→"}.get(call.direction, "")
+        talked = "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}"
+        cells = (_when(call.began_at), call.call_sid[:12], arrow, call.caller, call.callee, call.status)
+        _row(table, *cells, _cause(call), talked, "" if call.mos is None else f"{call.mos:.2f}")
+    return table
+
+
+def _cause(call: CallSummary) -> str:
+    return "" if call.q850_cause is None else str(call.q850_cause)
+
+
+@history_app.command(name="show")
+def show_command(
+    file: ExistingFile,
+    call: str,
+    /,
+    *,
+    kind: Annotated[tuple[RecordKind, ...], Parameter(negative="", show_default=False)] = (),
+    json_lines: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """One call: what it came to, and everything that was recorded of it.
+
+    Args:
+        file: The history file.
+        call: The call's sid, or its beginning.
+        kind: Records of this kind only; may be given several times.
+        json_lines: One JSON object per line: the records, with the gateway's own bytes.
+    """
+
+    async def command() -> int:
+        with open_history(file) as history:
+            summary = _find(history, call)
+            records = list(history.records(call_sid=summary.call_sid, kinds=kind or None))
+        if json_lines:
+            _print_lines(record.as_json() for record in records)
+            return 0
+        _show_summary(summary)
+        table = _table(">s", "Kind", "What")
+        began = records[0].at if records else 0.0
+        for record in records:
+            _row(table, f"{record.at - began:.3f}", record.kind.value, _in_words(record))
+        output.print(table)
+        return 0
+
+    return run(command)
+
+
+def _find(history: History, call_sid: str) -> CallSummary:
+    summary = history.call(call_sid)
+    if summary is None:
+        raise UsageError(f"no call, or more than one, has a sid that begins with {call_sid!r}; see history list")
+    return summary
+
+
+def _show_summary(call: CallSummary) -> None:
+    cause = "" if call.q850_cause is None else f"{call.q850_cause} ({q850_name(call.q850_cause)})"
+    facts = {
+        "Call": call.call_sid,
+        "Direction": call.direction,
+        "From": call.caller,
+        "To": call.callee,
+        "Trunk": call.trunk_id,
+        "Status": call.status,
+        "Q.850 cause": cause,
+        "Began": _when(call.began_at),
+        "Answered": _when(call.answered_at),
+        "Ended": _when(call.ended_at),
+        "Talked": "" if call.seconds_talked is None else f"{call.seconds_talked:.1f} s",
+        "Codec": call.codec,
+        "MOS (estimate)": "" if call.mos is None else f"{call.mos:.2f}",
+        "Recording": call.recording,
+    }
+    for name, value in facts.items():
+        if value:
+            output.print(f"{name + ':':<16}{printable(value)}", soft_wrap=True)
+    output.print()
+
+
+def _in_words(record: Record) -> str:
+    """A record on one line."""
+    data = record.data
+    match record.kind:
+        case RecordKind.EVENT:
+            event = data.get("event", {})
+            verdict = "" if data.get("verdict") == "in_order" else f" ({data.get('verdict')})"
+            return f"{event.get('event_type')} {event.get('status', '')}{verdict}".strip()
+        case RecordKind.TRANSCRIPT:
+            return f"{data.get('role')}: {data.get('text')}{'' if data.get('phase') == 'final' else ' …'}"
+        case RecordKind.CALL if data.get("phase") == "over":
+            return f"over: {data.get('how')} {data.get('error', '')}".strip()
+    return ", ".join(f"{name} {value}" for name, value in data.items() if not isinstance(value, dict | list))
+
+
+# -- figures --------------------------------------------------------------------------------------------------------
+
+
+@history_app.command(name="stats")
+def stats_command(
+    file: ExistingFile,
+    /,
+    *,
+    which: Which = Which(),
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Figures: answer rate, causes, durations, quality, turns, tools, errors.
+
+    Args:
+        file: The history file.
+        as_json: One JSON object instead of tables.
+    """
+
+    async def command() -> int:
+        figures = await trio.to_thread.run_sync(_figures, file, which.filter())
+        if as_json:
+            _print_lines([attrs.asdict(figures)])
+        else:
+            _show_figures(figures)
+        return 0
+
+    return run(command)
+
+
+def _figures(file: Path, which: CallFilter) -> Figures:
+    analysis = Analysis()
+    with open_history(file) as history:
+        for record in history.records(which=which):
+            analysis.feed(record)
+    return analysis.figures()
+
+
+def _show_figures(figures: Figures) -> None:
+    rate = "" if figures.answer_rate is None else f", {100 * figures.answer_rate:.1f} % of those that are over"
+    output.print(f"{figures.calls} calls ({figures.inbound} inbound, {figures.outbound} outbound, {figures.open} open)")
+    output.print(f"{figures.answered} answered{rate}; {figures.records} records", soft_wrap=True)
+    if figures.by_cause:
+        table = _table(">Cause", "Meaning", ">Calls")
+        for cause, (name, count) in figures.by_cause.items():
+            _row(table, str(cause), name, str(count))
+        output.print(table)
+    spreads = {
+        "Time to answer, s": figures.seconds_to_answer,
+        "Talked, s": figures.seconds_talked,
+        "MOS (estimate)": figures.mos,
+        "Jitter, ms": figures.jitter_ms,
+        "Packet loss, %": figures.packet_loss_pct,
+        "Reply after speech, s": figures.turn_seconds,
+        "Silence after barge-in, ms": figures.barge_in_silence_ms,
+    }
+    table = _table("", ">Count", ">Mean", ">p50", ">p95", ">p99", ">Most")
+    for name, spread in spreads.items():
+        if spread.count:
+            _row(table, name, str(spread.count), *_cells(spread))
+    if table.row_count:
+        output.print(table)
+    _show_timed("Tool", figures.tools)
+    _show_timed("Command", figures.commands)
+    for name, count in figures.errors.items():
+        output.print(f"error {printable(name)}: {count}", soft_wrap=True)
+
+
+def _cells(spread: Spread) -> tuple[str, ...]:
+    values = (spread.mean, spread.p50, spread.p95, spread.p99, spread.most)
+    return tuple("" if value is None else f"{value:.3g}" for value in values)
+
+
+def _show_timed(heading: str, rows: Any) -> None:
+    table = _table(heading, ">Count", ">Failed", ">p50 s", ">p95 s", ">Most s")
+    each: ToolFigures
+    for name, each in rows.items():
+        times = (each.seconds.p50, each.seconds.p95, each.seconds.most)
+        _row(table, name, str(each.count), str(each.failed), *("" if t is None else f"{t:.3f}" for t in times))
+    if table.row_count:
+        output.print(table)
+
+
+# -- again, elsewhere, and away -------------------------------------------------------------------------------------
+
+
+@history_app.command(name="replay")
+def replay_command(
+    file: ExistingFile,
+    call: str,
+    /,
+    *,
+    speed: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))] = 1.0,
+) -> int:
+    """One call again, at the pace it happened: its stored bytes through the code that live ones pass.
+
+    Exit status 1 where something comes out differently than it was recorded.
+
+    Args:
+        file: The history file.
+        call: The call's sid, or its beginning.
+        speed: 2 is twice as fast; 0 takes no time at all.
+    """
+
+    async def command() -> int:
+        with open_history(file) as history:
+            summary = _find(history, call)
+            records = list(history.records(call_sid=summary.call_sid))
+        began = records[0].at
+        hub = Hub()
+        hub.attach(lambda each: output.print(f"{each.at - began:9.3f}  {_line(each)}", soft_wrap=True))
+        differences: list[Any] = []
+
+        async def work() -> None:
+            report = await replay(records, hub, speed=speed or None)
+            differences.extend(report.differences)
+            output.print(f"{report.records} records over {report.seconds:.1f} s", soft_wrap=True)
+
+        received = await until_signalled(work)
+        for difference in differences:
+            output.print(f"record {difference.stored.number} comes out differently now", style="bold red")
+        return received or (FAILURE if differences else 0)
+
+    return run(command)
+
+
+def _line(record: Record) -> str:
+    return printable(f"{record.kind.value:<13}{_in_words(record)}")
+
+
+@history_app.command(name="tail")
+def tail_command(
+    file: ExistingFile,
+    /,
+    *,
+    call: Annotated[str | None, Parameter(show_default=False)] = None,
+    json_lines: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Follow what is being recorded, until Ctrl-C.
+
+    Args:
+        file: The history file.
+        call: Only this call's records.
+        json_lines: One JSON object per line.
+    """
+
+    async def work() -> None:
+        with open_history(file) as history:
+            position = history.position()
+            while True:
+                for reached, record in list(history.positioned(call_sid=call, after=position)):
+                    position = reached
+                    if json_lines:
+                        _print_lines([record.as_json()])
+                    else:
+                        output.print(f"{_when(record.at)}  {record.call_sid[:12]:<12}  {_line(record)}", soft_wrap=True)
+                await trio.sleep(TAIL_INTERVAL)
+
+    async def command() -> int:
+        await until_signalled(work)
+        return 0  # ended as it has to be
+
+    return run(command)
+
+
+@history_app.command(name="export")
+def export_command(
+    file: ExistingFile,
+    /,
+    *,
+    out: Path | None = None,
+    form: Annotated[Literal["jsonl", "csv", "parquet"], Parameter(name="--format")] = "jsonl",
+    what: Literal["records", "calls"] = "records",
+    which: Which = Which(),
+) -> int:
+    """Records or calls for other programs: JSON lines, CSV (calls) or Parquet.
+
+    Args:
+        file: The history file.
+        out: File to write; standard output where it is left out.
+        form: JSON lines and Parquet hold either; CSV holds calls. Parquet needs the extra analysis.
+        what: Everything that was recorded, or one line a call.
+    """
+
+    async def command() -> int:
+        if form == "csv" and what == "records":
+            raise UsageError("--format csv holds calls: add --what calls, or use jsonl or parquet")
+        if form == "parquet" and out is None:
+            raise UsageError("--format parquet needs a file to write to: add --out FILE")
+        with open_history(file) as history:
+            rows: Iterator[dict[str, Any]] = (
+                (attrs.asdict(call) for call in history.calls(which.filter()))
+                if what == "calls"
+                else (record.as_json() for record in history.records(which=which.filter()))
+            )
+            if form == "parquet":
+                assert out is not None
+                _write_parquet(rows, out)
+            elif out is None:
+                _write(rows, form, sys.stdout)
+            else:
+                with out.open("w", encoding="utf-8", newline="") as target:
+                    _write(rows, form, target)
+        return 0
+
+    return run(command)
+
+
+def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
+    if form == "csv":
+        writer = csv.DictWriter(target, [field.name for field in attrs.fields(CallSummary)])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        for row in rows:
+            target.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise UsageError("--format parquet needs the extra 'analysis': pip install 'agentao-trio[analysis]'") from None
+    # What a record holds depends on its kind: it stays JSON text in its column.
+    flat = [{**row, "data": json.dumps(row["data"])} if "data" in row else row for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
+
+
+@history_app.command(name="prune")
+def prune_command(
+    file: ExistingFile,
+    /,
+    *,
+    older_than: Annotated[str | None, Parameter(show_default=False)] = None,
+    max_bytes: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=0))] = None,
+) -> int:
+    """Delete whole calls that are over, the oldest first.
+
+    Args:
+        file: The history file.
+        older_than: Calls that ended longer ago than this: 12h, 30d.
+        max_bytes: Calls until the file's content takes no more than this.
+    """
+
+    async def command() -> int:
+        if older_than is None and max_bytes is None:
+            raise UsageError("nothing to prune by: give --older-than 30d, or --max-bytes 1000000000")
+        age = None if older_than is None else _seconds("--older-than", older_than)
+        database = connect(file)
+        try:
+            gone = await trio.to_thread.run_sync(prune, database, Retention(max_age=age, max_bytes=max_bytes))
+        finally:
+            database.close()
+        output.print(f"{gone} calls deleted")
+        return 0
+
+    return run(command)
+
+
+# -- form -----------------------------------------------------------------------------------------------------------
+
+
+def _table(*headings: str) -> Table:
+    """A table; a heading that begins with > is for figures."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+
+
+def _print_lines(rows: Iterable[Any]) -> None:
+    text = io.StringIO()
+    for row in rows:
+        text.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.write(text.getvalue())
+    sys.stdout.flush()
