@@ -1,4 +1,4 @@
-"""A UDP relay on localhost that spoils a path from outside: outages, losses, and a NAT that forgets."""
+"""A UDP relay that spoils a path from outside: outages, losses, and a NAT that forgets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Relay:
     async def rebind(self) -> None:
         """Be seen at another port from now on; what still comes to the old one is lost, as behind a NAT."""
         back = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
-        await back.bind((self._front.getsockname()[0], 0))
+        await back.bind(("", 0))
         self.source_ports.append(back.getsockname()[1])
         self._backs.cancel()
         self._back, self._backs = back, trio.CancelScope()
@@ -52,10 +52,7 @@ class Relay:
             data, self._client = await self._front.recvfrom(_LARGEST)
             back = self._back
             if self._gets_through() and back is not None:
-                try:
-                    await back.sendto(data, self._server)
-                except OSError:
-                    self.lost += 1  # there is no server at present, or the socket has just been replaced
+                await self._send(back, data, self._server)
 
     async def _return(self, back: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         with scope, back:
@@ -65,13 +62,20 @@ class Relay:
                 except ConnectionRefusedError:
                     continue
                 if self._gets_through() and self._client is not None:
-                    await self._front.sendto(data, self._client)
+                    await self._send(self._front, data, self._client)
 
     def _gets_through(self) -> bool:
         through = not self.dark and self._dice.random() >= self.loss
-        self.carried += through
         self.lost += not through
         return through
+
+    async def _send(self, socket: trio.socket.SocketType, data: bytes, to: tuple[str, int]) -> None:
+        try:
+            await socket.sendto(data, to)
+        except OSError:
+            self.lost += 1  # nobody is there at present, a link is down, or the socket has just been replaced
+        else:
+            self.carried += 1
 
 
 @asynccontextmanager
