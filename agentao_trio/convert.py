@@ -11,23 +11,20 @@ soxr comes with the extra ``audio``, and is only needed where a rate really has 
 *variable-rate* mode with a constant rate. The ordinary mode works in blocks and gives audio in bursts, up to 115 ms
 late between 8 and 16 kHz; the other gives a steady stream 10 to 30 ms late, and is as clean (aliases below -80 dB).
 Samples pass it as floats and are rounded here: for integers soxr adds random dither, and no two runs would be alike.
+
+Loading soxr, and numpy with it, takes a tenth of a second. A program that only imports this package does not wait for
+it, and no call may stand still for so long: it is loaded (:func:`load`) when a session opens, before its first call.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import attrs
 
 from agentao_trio.audio import AudioFrame, Codec, from_pcm16, to_pcm16
 from agentao_trio.errors import RemoteProtocolError
-
-try:
-    # Here rather than at the first frame: loading takes a tenth of a second, in which every call would stand still.
-    import numpy
-    import soxr  # type: ignore[import-untyped]
-except ImportError:
-    soxr = None
 
 __all__ = [
     "HIGHEST_RATE",
@@ -37,12 +34,22 @@ __all__ = [
     "FrameConverter",
     "Resampler",
     "SpeechConverter",
+    "load",
 ]
 
 #: Samples per second that can be converted from and to.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 #: Packets of silence that one gap may be filled with: 10 s. A gateway's numbers are no reason to fill the memory.
 LONGEST_GAP = 500
+
+
+@functools.cache
+def load() -> tuple[Any, Any]:
+    """numpy and soxr. Slow the first time, and nothing afterwards. Raises ImportError where one is missing."""
+    import numpy
+    import soxr  # type: ignore[import-untyped]
+
+    return numpy, soxr
 
 
 class Resampler:
@@ -82,10 +89,12 @@ class Resampler:
         return rest
 
     def _run(self, samples: bytes, *, last: bool) -> bytes:
+        numpy, _ = load()
         floats = numpy.frombuffer(samples, dtype="<i2").astype(numpy.float32)
-        result: numpy.ndarray[Any, Any] = numpy.rint(self._stream.resample_chunk(floats, last=last))
+        result = numpy.rint(self._stream.resample_chunk(floats, last=last))
         # A filter may overshoot: a full-scale sample can come out higher than 16 bits hold.
-        return result.clip(-32768, 32767).astype("<i2").tobytes()
+        converted: bytes = result.clip(-32768, 32767).astype("<i2").tobytes()
+        return converted
 
 
 def _check_rate(rate: int) -> None:
@@ -95,12 +104,14 @@ def _check_rate(rate: int) -> None:
 
 
 def _open_stream(from_rate: int, to_rate: int) -> Any:
-    if soxr is None:
+    try:
+        _, soxr = load()
+    except ImportError as error:
         raise ModuleNotFoundError(
             f"converting audio from {from_rate} to {to_rate} Hz needs the extra 'audio': "
             "pip install 'agentao-trio[audio]'",
             name="soxr",
-        )
+        ) from error
     return soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ", vr=True)
 
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from agentao_trio import dialplan, messages
+from agentao_trio import convert, dialplan, messages
 from agentao_trio.audio import Codec
 from agentao_trio.broadcast import Subscription
 from agentao_trio.call import ActiveCall, before
@@ -564,6 +564,8 @@ async def open_session(
             timeout=patience,
         )
 
+    with contextlib.suppress(ImportError):
+        convert.load()  # it blocks for a moment, in which there are no calls yet
     failure: TransportError | LocalProtocolError | None = None
     async with service_nursery() as services:
         session = Session(

@@ -131,6 +131,19 @@ except ModuleNotFoundError as error:
     )
 
 
+def test_soxr_is_loaded_once_and_not_before_it_is_asked_for() -> None:
+    program = """
+import sys
+import agentao_trio
+from agentao_trio import convert
+print("soxr" in sys.modules)
+first = convert.load()
+print("soxr" in sys.modules, convert.load() is first)
+"""
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["False", "True", "True"]
+
+
 # -- what a reader asks for -----------------------------------------------------------------------------------------
 
 

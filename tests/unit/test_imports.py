@@ -12,6 +12,8 @@ UNWANTED = [
     "asyncio",
     "hypothesis",
     "msgspec",
+    "numpy",
+    "soxr",
     "websockets",
     "cyclopts",
     "rich",
