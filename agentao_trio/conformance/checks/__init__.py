@@ -1,0 +1,7 @@
+"""The catalogue: one module a section, judge and programme side by side. Importing this registers them all."""
+
+from __future__ import annotations
+
+from agentao_trio.conformance.checks import events
+
+__all__ = ["events"]

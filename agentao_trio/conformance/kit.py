@@ -1,0 +1,429 @@
+"""The kit's hands: connections to the target made of transport, streams and frames alone, everything noted in a trace.
+
+Nothing of the client is used here, so that its leniency cannot hide a fault. Faults of the path are made in
+:class:`Wire`, between the engine and the socket: no privileges are needed, and they work on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from agentao_trio import messages
+from agentao_trio.conformance.limits import Limits
+from agentao_trio.conformance.profile import Profile
+from agentao_trio.conformance.programmes import Inconclusive
+from agentao_trio.conformance.trace import Observation, Trace, What
+from agentao_trio.errors import ConnectError, ConnectionLost, RemoteProtocolError, StreamReset
+from agentao_trio.messages import AudioFrame, CallEvent, DialplanAction, EventType, Message, MethodId
+from agentao_trio.transport import (
+    BidiStream,
+    ClientTLS,
+    Connection,
+    DatagramSocket,
+    ReceiveStream,
+    SendStream,
+    TransportSettings,
+    open_connection,
+)
+from agentao_trio.wire import FrameDecoder, encode_frame, encode_request
+
+__all__ = ["Inbound", "Kit", "Link", "Wire"]
+
+#: Seconds that anything a gateway has to do may take before a programme gives up waiting for it.
+PATIENCE = 5.0
+T = TypeVar("T")
+
+METHOD_OF = {method.request: number for number, method in messages.METHODS.items()}
+
+
+class Wire:
+    """A datagram socket that loses, delays, doubles and swaps what passes it, goes deaf, and changes its port.
+
+    ``open_socket`` makes the real one; a second one is made when the port changes.
+    """
+
+    def __init__(self, socket: DatagramSocket, rng: random.Random) -> None:
+        self._socket = socket
+        self._rng = rng
+        #: Shares of datagrams, 0 to 1, in both directions.
+        self.loss = self.duplication = self.reordering = 0.0
+        #: While set, nothing passes: not out, not in, or neither.
+        self.deaf = self.mute = False
+        self._held: bytes | None = None
+
+    @property
+    def address(self) -> Any:
+        return self._socket.address
+
+    async def resolve(self, host: str, port: int) -> Any:
+        return await self._socket.resolve(host, port)
+
+    def move(self, socket: DatagramSocket) -> None:
+        """Go on from another port, as after a NAT's rebinding. The old socket is closed."""
+        self._socket.close()
+        self._socket = socket
+
+    def send(self, data: bytes, to: Any) -> None:
+        if self.mute or self._rng.random() < self.loss:
+            return
+        if self._held is not None:
+            data, held, self._held = data, self._held, None
+            self._socket.send(data, to)
+            data = held
+        elif self._rng.random() < self.reordering:
+            self._held = data
+            return
+        self._socket.send(data, to)
+        if self._rng.random() < self.duplication:
+            self._socket.send(data, to)
+
+    def receive(self) -> tuple[bytes, Any]:
+        while True:
+            datagram = self._socket.receive()
+            if not self.deaf and self._rng.random() >= self.loss:
+                return datagram
+
+    async def wait_readable(self) -> None:
+        await self._socket.wait_readable()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@attrs.define(eq=False)
+class Inbound:
+    """One stream that the gateway opened."""
+
+    stream: ReceiveStream
+    #: Whether the kit goes on reading it.
+    reads: bool = True
+
+
+class Link:
+    """One connection of the kit to the target. Made by :meth:`Kit.link`."""
+
+    def __init__(self, kit: Kit, name: str, connection: Connection, wire: Wire, nursery: trio.Nursery) -> None:
+        self.kit = kit
+        self.name = name
+        self.connection = connection
+        self.wire = wire
+        self.inbound: dict[int, Inbound] = {}
+        #: Whether streams the gateway opens from now on are read.
+        self.reads = True
+        self._nursery = nursery
+        self._uplink: SendStream | None = None
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, client_id: str | None = None) -> None:
+        """StreamEvents, with the kit's own client id unless another is given."""
+        await self.ask(messages.EventStreamRequest(client_id=client_id or self.kit.client_id))
+
+    async def ask(
+        self, request: Message, *, method: int | None = None, rpc_length: str | None = None, patience: float = PATIENCE
+    ) -> Any:
+        """Send a request, note both directions, and return the decoded reply; None where there was none, or one that
+        cannot be read: requirements look at the trace."""
+        number = METHOD_OF[type(request)] if method is None else method
+        data = encode_request(number, messages.encode(request), rpc_length=rpc_length or self.kit.profile.rpc_length)
+        answer = await self.exchange(data, number, patience=patience)
+        try:
+            return Trace.decoded_reply(answer)[1]
+        except RemoteProtocolError:
+            return None
+
+    async def exchange(
+        self, data: bytes, number: int, *, patience: float = PATIENCE, finish: bool = True
+    ) -> Observation:
+        """Send bytes on a bidirectional stream of their own, and note what comes back until it ends."""
+        stream = await self._open_bidi()
+        self.kit.note(What.REQUEST, self.name, stream=stream.stream_id, method=number, data=data)
+        reply, how = b"", "open"
+        code: int | None = None
+        with trio.move_on_after(patience):
+            try:
+                await stream.send_all(data)
+                if finish:
+                    stream.finish()
+                while chunk := await stream.receive_some():
+                    reply += chunk
+                how = "fin"
+            except (StreamReset, trio.BrokenResourceError) as reset:
+                how, code = ("reset", reset.code) if isinstance(reset, StreamReset) else ("lost", None)
+        if how == "open":
+            stream.abandon()
+        return self.kit.note(
+            What.REPLY, self.name, stream=stream.stream_id, method=number, data=reply, note=how, code=code
+        )
+
+    async def _open_bidi(self) -> BidiStream:
+        with trio.move_on_after(PATIENCE):
+            return await self.connection.open_bidi()
+        raise Inconclusive("the target grants no bidirectional stream")
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    async def dial(self, role: str = "answer", *, wait: bool = True, **fields: Any) -> str:
+        """Place a call to the profile's destination for ``role``; returns its sid. Raises Unsupported where the
+        profile names none, Inconclusive where the target refuses."""
+        to = self.kit.profile.destination(role)
+        await self.kit.limits.acquire()
+        call_sid = fields.pop("call_sid", None) or self.kit.new_sid()
+        request = messages.OriginateRequest(
+            **{
+                "trunk_id": self.kit.profile.trunk,
+                "to": to,
+                "call_sid": call_sid,
+                "client_id": self.kit.client_id,
+                "default_app": DialplanAction.LOOPBACK if role == "loopback" else DialplanAction.ANSWER,
+                "max_duration_ms": 60_000,
+                **fields,
+            }
+        )
+        reply = await self.ask(request)
+        if reply is not None and reply.error_code:
+            raise Inconclusive(f"the call to the {role} destination was refused: {reply.error_message!r}")
+        call_sid = (reply.call_sid if reply is not None else "") or call_sid
+        self.kit.placed(self, call_sid)
+        self.kit.mark("dialled", role=role, call_sid=call_sid, to=to)
+        if wait:
+            await self.until(EventType.CHANNEL_CREATE, call_sid)
+        return call_sid
+
+    async def answered(self, role: str = "answer", **fields: Any) -> str:
+        """:meth:`dial`, and wait for CHANNEL_ANSWER."""
+        call_sid = await self.dial(role, wait=False, **fields)
+        await self.until(EventType.CHANNEL_ANSWER, call_sid)
+        return call_sid
+
+    async def terminate(self, call_sid: str, *, wait: bool = True) -> Any:
+        """Terminate, and wait for the hangup."""
+        reply = await self.ask(messages.TerminateRequest(call_sid=call_sid))
+        if wait:
+            await self.until(EventType.CHANNEL_HANGUP_COMPLETE, call_sid)
+        return reply
+
+    async def execute(self, call_sid: str, action: DialplanAction, arguments: str = "") -> Any:
+        """ExecuteDialplan."""
+        return await self.ask(messages.ExecuteDialplanRequest(call_sid=call_sid, action=action, app_args=arguments))
+
+    async def until(self, event_type: int, call_sid: str, *, patience: float = PATIENCE) -> CallEvent | None:
+        """The call's first event of that type on this connection; None when it does not come in time."""
+
+        def came() -> CallEvent | None:
+            heard = (event for link, event in self.kit.heard if link == self.name)
+            return next((each for each in heard if (each.call_sid, each.event_type) == (call_sid, event_type)), None)
+
+        return await self.kit.until(came, patience=patience)
+
+    # -- audio ------------------------------------------------------------------------------------------------------
+
+    async def say(self, call_sid: str, payload: bytes, number: int, **fields: Any) -> None:
+        """One packet, now, on the connection's one uplink stream."""
+        frame = AudioFrame(
+            **{"call_sid": call_sid, "payload": payload, "codec": "PCMU", "sequence_number": number, **fields}
+        )
+        await self.send(encode_frame(MethodId.AudioFrame, messages.encode(frame)))
+
+    async def say_paced(self, call_sid: str, payloads: list[bytes], *, first: int = 0) -> None:
+        """One packet every 20 ms."""
+        start = trio.current_time()
+        for offset, payload in enumerate(payloads):
+            await trio.sleep_until(start + 0.02 * offset)
+            await self.say(call_sid, payload, first + offset)
+
+    async def send(self, data: bytes, *, stream: SendStream | None = None) -> None:
+        """Bytes on the uplink stream, or on another one of ours."""
+        if stream is None:
+            if self._uplink is None:
+                self._uplink = await self.open_uni()
+            stream = self._uplink
+        self.kit.note(What.SENT, self.name, stream=stream.stream_id, data=data)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(data)
+
+    async def open_uni(self) -> SendStream:
+        """A unidirectional stream of its own."""
+        with trio.move_on_after(PATIENCE):
+            return await self.connection.open_uni()
+        raise Inconclusive("the target grants no unidirectional stream")
+
+    # -- what comes -------------------------------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        with contextlib.suppress(ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                stream = await self.connection.accept()
+                if isinstance(stream, ReceiveStream):
+                    self.kit.note(What.OPENED, self.name, stream=stream.stream_id)
+                    self.inbound[stream.stream_id] = Inbound(stream)
+                    if self.reads:
+                        self._nursery.start_soon(self._read, stream)
+
+    async def _read(self, stream: ReceiveStream) -> None:
+        decoder = FrameDecoder()
+        how: str = "fin"
+        code: int | None = None
+        try:
+            while chunk := await stream.receive_some():
+                for frame in decoder.feed(chunk):
+                    self.kit.note(
+                        What.FRAME, self.name, stream=stream.stream_id, method=frame.method_id, data=frame.body
+                    )
+                if decoder.error is not None:
+                    how = str(decoder.error)
+                    stream.stop(1)
+                    break
+        except StreamReset as reset:
+            how, code = "reset", reset.code
+        except (ConnectionLost, trio.ClosedResourceError):
+            how = "lost"
+        self.kit.note(
+            What.ENDED, self.name, stream=stream.stream_id, note=how, code=code, facts={"left_over": decoder.end()}
+        )
+
+    def read(self, inbound: Inbound) -> None:
+        """Begin to read a stream that came while :attr:`reads` was off."""
+        self._nursery.start_soon(self._read, inbound.stream)
+
+
+class Kit:
+    """What a programme is handed: the target's profile, connections, and the trace that grows meanwhile."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        seed: int,
+        open_socket: Callable[[], Any],
+        limits: Limits,
+        tag: str,
+    ) -> None:
+        self.profile = profile
+        self.rng = random.Random(seed)
+        #: What this check's calls and subscriptions are named after; unique in the run.
+        self.client_id = tag
+        self._open_socket = open_socket
+        self.limits = limits
+        self._started = trio.current_time()
+        self._observations: list[Observation] = []
+        #: The events that came, with the connection they came on.
+        self.heard: list[tuple[str, CallEvent]] = []
+        self._changed = trio.lowlevel.ParkingLot()
+        self._sids = 0
+        #: Calls that were placed and may still be there, with the connection they were placed on.
+        self.open_calls: dict[str, Link] = {}
+
+    # -- the trace --------------------------------------------------------------------------------------------------
+
+    def note(self, what: What, link: str = "", **fields: Any) -> Observation:
+        """Add a line."""
+        line = Observation(at=trio.current_time() - self._started, what=what, link=link, **fields)
+        self._observations.append(line)
+        if what is What.FRAME and messages.method_of(line.method or 0) is MethodId.StreamEvents:
+            with contextlib.suppress(RemoteProtocolError):
+                event = messages.decode(CallEvent, line.data)
+                self.heard.append((link, event))
+                if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+                    self._over(event.call_sid)
+        self._changed.unpark_all()
+        return line
+
+    def mark(self, note: str, **facts: Any) -> None:
+        """Say what is being done, with facts for the requirement to compare."""
+        self.note(What.MARK, note=note, facts=facts)
+
+    @property
+    def trace(self) -> Trace:
+        """Everything so far."""
+        return Trace(self._observations)
+
+    async def until(self, found: Callable[[], T | None], *, patience: float = PATIENCE) -> T | None:
+        """What ``found`` returns, as soon as that is something; None after ``patience`` seconds. Asked at each line of
+        the trace."""
+        with trio.move_on_after(patience):
+            while not (result := found()):
+                await self._changed.park()
+            return result
+        return None
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def link(
+        self,
+        name: str = "A",
+        *,
+        subscribe: bool = True,
+        reads: bool = True,
+        tls: ClientTLS | None = None,
+        settings: TransportSettings | None = None,
+        present_token: bool = True,
+    ) -> AsyncIterator[Link]:
+        """A connection to the target, subscribed; leaving closes it with code 0.
+
+        Raises :class:`Inconclusive` where it cannot be made; the trace says why.
+        """
+        host, port = self.profile.address
+        try:
+            with contextlib.closing(Wire(await self._open_socket(), self.rng)) as wire:
+                async with (
+                    open_connection(
+                        host,
+                        port,
+                        tls=tls or self.profile.tls,
+                        socket=wire,
+                        settings=settings or self.profile.transport,
+                    ) as connection,
+                    trio.open_nursery() as nursery,
+                ):
+                    link = Link(self, name, connection, wire, nursery)
+                    link.reads = reads
+                    self.note(What.CONNECTED, name)
+                    nursery.start_soon(link._accept)
+                    if present_token:
+                        await self.profile.present(connection)
+                    if subscribe:
+                        await link.subscribe()
+                    try:
+                        yield link
+                    finally:
+                        with trio.move_on_after(PATIENCE, shield=True):
+                            await self.hang_up(link)
+                        nursery.cancel_scope.cancel()
+            self.note(What.CLOSED, name, code=connection.close_code, note=connection.close_reason)
+        except ConnectError as error:
+            self.note(What.REFUSED, name, note=str(error))
+            raise Inconclusive(f"no connection to the target: {error}") from error
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def new_sid(self) -> str:
+        """A call_sid that tells whose it is."""
+        self._sids += 1
+        return f"{self.client_id}-{self._sids}"
+
+    def placed(self, link: Link, call_sid: str) -> None:
+        """Remember a call, so that it is hung up in any case."""
+        self.open_calls[call_sid] = link
+
+    def _over(self, call_sid: str) -> None:
+        if self.open_calls.pop(call_sid, None) is not None:
+            self.limits.release()
+
+    async def hang_up(self, link: Link) -> None:
+        """End every call that was placed on this connection and has not ended."""
+        for call_sid, owner in list(self.open_calls.items()):
+            if owner is link:
+                try:
+                    await link.terminate(call_sid)
+                except (Inconclusive, ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+                finally:
+                    self._over(call_sid)
