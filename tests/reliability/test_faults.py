@@ -12,6 +12,7 @@ import re
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -30,7 +31,7 @@ PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 THE_DASHBOARDS = (43, 44)
 
 
-def frame(**fields: object) -> bytes:
+def frame(**fields: Any) -> bytes:
     return encode_frame(MethodId.AudioFrame, messages.encode(messages.AudioFrame(**fields)))
 
 
