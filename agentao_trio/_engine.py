@@ -89,7 +89,8 @@ class TransportSettings:
     """Timers in seconds, sizes in bytes.
 
     ``idle_timeout``: QUIC's own (RFC 9000 §10.1). ``ping_interval``: a PING goes out when nothing has been
-    acknowledged for so long; ``dead_after``: and the connection is lost when the PING is not answered either.
+    acknowledged for so long; ``dead_after``: and the connection is lost when the PING is not answered either. The
+    defaults notice a dead peer within 2.75 s of its last acknowledgement.
     ``handshake_timeout``: a listener forgets who has not completed the handshake by then. ``close_timeout``: how long
     closing waits for written data to be acknowledged.
 
@@ -103,7 +104,7 @@ class TransportSettings:
     """
 
     idle_timeout: float = 60.0
-    ping_interval: float = 1.0
+    ping_interval: float = 0.75
     dead_after: float = 2.0
     handshake_timeout: float = 10.0
     close_timeout: float = 1.0

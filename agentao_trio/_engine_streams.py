@@ -14,7 +14,7 @@ in ``_blocked`` until the peer raises any of its limits. What makes a stream tal
 data, FIN, reset or stop by the program         ``send_stream_data``, ``reset_stream``, ``stop_stream``
 new credit for the peer                         ``consumed``, ``cut_short``
 a reset in answer to the peer's STOP_SENDING    ``_handle_stop_sending_frame``
-a packet with any of it was lost                ``_on_delivery``, ``_on_max_stream_data_delivery``
+a packet with any of it was lost                ``_on_data_delivery`` and the like
 the peer raised a limit                         ``_unblock``
 ==============================================  =====================================================
 
@@ -35,6 +35,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic._buffer import Buffer
+from aioquic.buffer import size_uint_var
 from aioquic.quic import events
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
@@ -53,8 +54,6 @@ from agentao_trio._engine_stock import StockEngine
 
 __all__ = ["Engine"]
 
-#: Bytes of a STREAM frame's header (RFC 9000 §19.8) at the most: type, id, offset, length.
-MOST_STREAM_HEADER = 1 + 8 + 8 + 2
 #: A piece that would fill less than this is left for the next packet: a frame of audio is not torn in two, so that one
 #: lost packet delays as few calls as it can.
 LEAST_CUT = 600
@@ -108,6 +107,13 @@ class Engine(StockEngine):
         event = self._events[-1]
         assert isinstance(event, events.StopSendingReceived)
         self._talkative[self._streams[event.stream_id]] = None
+
+    def _on_data_delivery(
+        self, delivery: QuicDeliveryState, stream: QuicStream, start: int, stop: int, fin: bool
+    ) -> None:
+        stream.sender.on_data_delivery(delivery, start, stop, fin)
+        if delivery is not QuicDeliveryState.ACKED:
+            self._talkative[stream] = None
 
     def _on_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         # Called after the stream's own handler, which has noted what it has to say again.
@@ -190,34 +196,46 @@ class Engine(StockEngine):
             if sender.reset_pending:
                 self._write_reset_stream_frame(builder=builder, stream=stream)
                 self._follow(builder, stream)
-            elif not sender.buffer_is_empty and not self._write_data(builder, space, stream):
+            elif not sender.buffer_is_empty and not self._write_data(builder, stream):
                 return
             del talkative[stream]
 
-    def _write_data(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> bool:
+    def _write_data(self, builder: QuicPacketBuilder, stream: QuicStream) -> bool:
         """Write what a stream has to send. Whether that was all of it, or all that the peer allows; if not, the packet
         is full."""
         sender = stream.sender
         pending = sender._pending  # ranges of offsets
         has_spoken = False
         while len(pending) or sender._pending_eof:
-            allowed = min(
-                sender.highest_offset + self._remote_max_data - self._remote_max_data_used,
-                stream.max_stream_data_remote,
-            )
-            if stream.is_blocked or (len(pending) and pending[0].start >= allowed):
+            highest = sender.highest_offset
+            allowed = min(highest + self._remote_max_data - self._remote_max_data_used, stream.max_stream_data_remote)
+            start, size = (pending[0].start, len(pending[0])) if len(pending) else (sender._buffer_stop, 0)
+            if stream.is_blocked or (size and start >= allowed):
                 self._blocked[stream] = None
                 return True
-            room = builder.remaining_flight_space
-            size = len(pending[0]) if len(pending) else 0
-            if room < size + MOST_STREAM_HEADER and room < LEAST_CUT:
+            assert stream.stream_id is not None
+            header = 3 + size_uint_var(stream.stream_id) + (size_uint_var(start) if start else 0)
+            room = builder.remaining_flight_space - header
+            if room < size and room < LEAST_CUT:
                 if has_spoken:
                     self._talkative[stream] = self._talkative.pop(stream)  # the others' turn
                 return False
-            self._remote_max_data_used += self._write_stream_frame(
-                builder=builder, space=space, stream=stream, max_offset=allowed
+            frame = sender.get_frame(room, allowed)
+            assert frame is not None  # there is something to say, and room for it
+            end = start + len(frame.data)
+            # RFC 9000 §19.8: with a length, with an offset unless it is 0, and with FIN where it ends the stream.
+            buffer = builder.start_frame(
+                QuicFrameType.STREAM_BASE | 2 | (4 if start else 0) | frame.fin,
+                capacity=header,
+                handler=self._on_data_delivery,
+                handler_args=(stream, start, end, frame.fin),
             )
-            self._follow(builder, stream)
+            buffer.push_uint_var(stream.stream_id)
+            if start:
+                buffer.push_uint_var(start)
+            buffer.push_uint16(len(frame.data) | 0x4000)
+            buffer.push_bytes(frame.data)
+            self._remote_max_data_used += sender.highest_offset - highest
             has_spoken = True
         return True
 

@@ -540,9 +540,10 @@ async def test_the_bodys_exception_leaves_as_it_was_raised(autojump_clock: MockC
             raise KeyError("mine")
 
 
-async def test_a_dead_peer_is_noticed_within_three_seconds(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("idle", [20.0, 20.1, 20.25, 20.4, 20.55, 20.7])
+async def test_a_dead_peer_is_noticed_within_three_seconds(idle: float, autojump_clock: MockClock) -> None:
     async with connected() as pair:
-        await trio.sleep(20.3)  # idle for long: PINGs keep it alive
+        await trio.sleep(idle)  # for long: PINGs keep it alive, and it may die at any moment between two of them
         assert not pair.client.is_over
         died = trio.current_time()
         with pair.network.blackhole():
@@ -556,7 +557,7 @@ async def test_a_dead_peer_is_noticed_within_three_seconds(autojump_clock: MockC
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
-            assert 2.0 <= ends[0] <= 3.0
+            assert 2.0 <= ends[0] <= 2.8  # whoever acts on it has time left
             assert pair.client.close_code is None
             with pytest.raises(ConnectionLost):
                 await pair.client.open_uni()
@@ -570,7 +571,7 @@ async def test_a_path_that_works_one_way_only_is_dead(autojump_clock: MockClock,
         stream = await pair.server.open_uni()
         address = (HOST, PORT)
         hole = {"destination": address} if direction == "to the peer" else {"source": address}
-        with pair.network.blackhole(**hole), trio.move_on_after(3.1) as patience:
+        with pair.network.blackhole(**hole), trio.move_on_after(2.9) as patience:
             while not pair.client.is_over:
                 stream.write(b"audio")
                 await trio.sleep(0.02)
@@ -604,7 +605,7 @@ async def test_idle_peers_exchange_little(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         before = pair.network.statistics().sent
         await trio.sleep(100)
-        assert pair.network.statistics().sent - before <= 400
+        assert pair.network.statistics().sent - before <= 550  # PINGs in both directions, and their answers
         assert not pair.client.is_over
 
 

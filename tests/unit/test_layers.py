@@ -87,6 +87,8 @@ CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runne
 CHECKS = ("events",)
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
+#: What the events of a Realtime model are made of.
+EVENT_VALUES = ("realtime.names", "realtime.items", "realtime.configuration")
 
 
 @attrs.frozen
@@ -125,6 +127,7 @@ LAYERS = {
     "records": pure(),
     "dialplan": pure("messages", "legible", "errors"),
     "causes": pure(theirs=""),
+    "plots": pure(theirs=""),
     "campaign_numbers": pure("dialplan", "errors"),
     "campaign_plan": pure("campaign_numbers", "causes", "messages"),
     "credentials": pure("errors", theirs="attrs jwt cryptography"),
@@ -136,8 +139,21 @@ LAYERS = {
     "live.packets": pure(theirs=""),
     "live.feed": pure(*EVENTS, "analytics", theirs="attrs msgspec"),
     "realtime": pure(theirs=""),
-    "realtime.protocol": pure("errors", theirs="attrs msgspec"),
-    "realtime.conversation": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
+    "realtime.names": pure(theirs="attrs msgspec"),
+    "realtime.items": pure(),
+    "realtime.configuration": pure("errors", "realtime.names", "realtime.items", theirs="attrs msgspec"),
+    "realtime.client_events": pure("errors", *EVENT_VALUES),
+    "realtime.response_events": pure(*EVENT_VALUES),
+    "realtime.server_events": pure(*EVENT_VALUES, "realtime.response_events"),
+    "realtime.protocol": pure(
+        *("errors", "realtime", *EVENT_VALUES, "realtime.client_events", "realtime.server_events"),
+        theirs="attrs msgspec",
+    ),
+    "realtime.accumulators": pure("realtime.protocol"),
+    "realtime.conversation": pure("realtime.accumulators", "realtime.protocol"),
+    "realtime.sequence": pure("realtime.protocol"),
+    "realtime.failures": pure("errors", "realtime.protocol"),
+    "realtime.journal": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
     **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
     "realtime.playout": pure("audio"),
     "realtime.tools": pure(theirs="attrs msgspec"),
