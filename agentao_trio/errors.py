@@ -32,6 +32,7 @@ __all__ = [
     "LocalProtocolError",
     "NumbersError",
     "ProtocolError",
+    "RealtimeError",
     "RemoteProtocolError",
     "SessionClosed",
     "StreamReset",
@@ -215,3 +216,31 @@ class CallConnectFailed(CallError):
 
 class CallOverrun(CallError):
     """The program did not take this call's events; its bounded queue was full, and the call was ended."""
+
+
+# -- models ---------------------------------------------------------------------------------------------------------
+
+
+class RealtimeError(AgentaoError):
+    """A Realtime model's server refused something, or this program wrote what no server would take.
+
+    ``type`` and ``code`` are the server's words, ``param`` the field they are about, ``event_id`` the *client* event that
+    caused it, each ``None`` or empty where it was not told. ``retryable``: the same may succeed after a pause.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "",
+        code: str | None = None,
+        param: str | None = None,
+        event_id: str | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.type = type
+        self.code = code
+        self.param = param
+        self.event_id = event_id
+        self.retryable = retryable

@@ -1,0 +1,6 @@
+"""The event system of Realtime models, and the bridge from a phone call to one. Needs the extra ``realtime``.
+
+``protocol`` are the events as values, ``conversation`` is what they add up to, ``sequence`` says whether they came in
+a legal order, ``failures`` what to do about an error, ``journal`` keeps them for later: all of it without I/O.
+``session`` is the connection to a model, ``bridge`` the phone call on it, ``simulator`` a model for when there is none.
+"""
