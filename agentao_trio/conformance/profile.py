@@ -1,8 +1,28 @@
-"""The target of a run: where it is, what to trust, whom it can call, what it offers. Read from a TOML file."""
+"""The target of a run: where it is, what to trust, whom it can call, what it offers. Read from a TOML file.
+
+::
+
+    [target]
+    address = "quic://gateway.example:9090"
+    ca = "ca.pem"                       # in place of the system's store
+    trunk = "main"
+    credentials = "account.json"        # never in a report
+    presenter = "first_stream"          # none, first_stream or tenant_field
+    capabilities = ["token"]
+
+    [destinations]                      # who is called for which role
+    answer = "+15550100001"
+    busy = "+15550100017"
+
+    [limits]                            # what the target declares
+    frame_bytes = 1048576
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import tomllib
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -10,12 +30,15 @@ import attrs
 
 from agentao_trio.conformance.programmes import Unsupported
 from agentao_trio.errors import AgentaoError
-from agentao_trio.transport import ClientTLS, Connection, TransportSettings
+from agentao_trio.transport import ClientTLS, Connection, TransportSettings, parse_endpoint
 
-__all__ = ["ROLES", "Profile", "ProfileError"]
+__all__ = ["CAPABILITIES", "ROLES", "Profile", "ProfileError", "load_profile"]
 
 #: What a destination is for.
 ROLES = ("answer", "busy", "noanswer", "invalid", "loopback")
+#: What a target may have besides, as programmes ask for it.
+CAPABILITIES = ("token", "second_tenant", "own_certificate", "hold", "dtmf", "recording")
+_TARGET = ("address", "ca", "server_name", "insecure_no_verify", "trunk", "rpc_length", "credentials", "presenter")
 
 
 class ProfileError(AgentaoError):
@@ -54,3 +77,68 @@ class Profile:
         if role not in self.destinations:
             raise Unsupported(f"the profile names no destination for the role {role!r}")
         return self.destinations[role]
+
+
+def load_profile(
+    path: Path | None,
+    *,
+    address: str | None = None,
+    present: Callable[[Mapping[str, Any]], Callable[[Connection], Awaitable[None]]] | None = None,
+) -> Profile:
+    """Read a profile; ``address``, as ``quic://HOST:PORT``, goes before the file's. ``present`` makes of the table
+    ``target`` what shows a token. Raises :class:`ProfileError` that names the key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProfileError(f"{path} cannot be read: {error}") from None
+    _only(content, ("target", "destinations", "limits"), "the profile")
+    target = _table(content, "target")
+    _only(target, (*_TARGET, "capabilities"), "[target]")
+    destinations, limits = _table(content, "destinations"), _table(content, "limits")
+    _only(destinations, ROLES, "[destinations]")
+    where = address or target.get("address")
+    if not isinstance(where, str):
+        raise ProfileError("no gateway is named: give its address, quic://HOST:PORT, or address in [target]")
+    try:
+        host_and_port = parse_endpoint(where)
+    except ValueError as error:
+        raise ProfileError(str(error)) from None
+    capabilities = target.get("capabilities", [])
+    if not isinstance(capabilities, list):
+        raise ProfileError("capabilities in [target] is a list of words")
+    _only(dict.fromkeys(capabilities), CAPABILITIES, "capabilities")
+    ca = target.get("ca")
+    return Profile(
+        address=host_and_port,
+        tls=ClientTLS(
+            ca=Path(path.parent if path is not None else ".", ca) if ca else None,
+            server_name=target.get("server_name"),
+            verify=not target.get("insecure_no_verify", False),
+        ),
+        trunk=target.get("trunk", "main"),
+        rpc_length=_one_of(target, "rpc_length", ("exclusive", "inclusive"), "exclusive"),
+        destinations=destinations,
+        capabilities=frozenset(capabilities),
+        limits=limits,
+        present=_present_nothing if present is None else present(target),
+    )
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ProfileError(f"{name} has to be a table: [{name}]")
+    return table
+
+
+def _only(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ProfileError(f"{where} knows no {key!r}; expected {', '.join(known)}")
+
+
+def _one_of(table: Mapping[str, Any], key: str, choices: Collection[str], default: str) -> str:
+    value = table.get(key, default)
+    if value not in choices:
+        raise ProfileError(f"{key} is {value!r}; expected {' or '.join(choices)}")
+    return str(value)
