@@ -136,7 +136,11 @@ def measure(pairs: int) -> Iterator[Row]:
     )
     yield from _other_formats(AUDIO, AUDIO_BODY, pairs)
     yield from _other_formats(EVENT, EVENT_BODY, pairs)
-    ratio = splitting(max(5, pairs // 3))
+
+
+def measure_splitting(pairs: int) -> Iterator[Row]:
+    """Cutting a stream into frames."""
+    ratio = splitting(pairs)
     yield row_of(
         ratio,
         group="splitting",

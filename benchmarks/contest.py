@@ -1,0 +1,195 @@
+"""Calls on one core: each client in a process of its own on one core, the gateway in another on the other one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.race import ratio_of
+from benchmarks.row import Goal, Row
+from benchmarks.talk import Report
+
+__all__ = ["Contest", "open_contest"]
+
+#: Seconds: p99 of send lateness up to which calls count as carried.
+LATE = 0.005
+OURS, STOCK, ASYNCIO = "ours", "stock engine", "asyncio"
+_PROGRAMS = {
+    OURS: ("benchmarks.trio_client", ("agentao",)),
+    STOCK: ("benchmarks.trio_client", ("stock",)),
+    ASYNCIO: ("benchmarks.asyncio_client", ()),
+}
+
+
+class Contest:
+    """A gateway that runs, and clients that are run against it one after the other."""
+
+    def __init__(self, gateway: subprocess.Popen[str], port: int, ca_file: str) -> None:
+        self._gateway = gateway
+        self._port = port
+        self._ca_file = ca_file
+        #: Every run so far: the client, its report, and the share of its core that the gateway had used.
+        self.runs: list[tuple[str, Report, float]] = []
+
+    def talk(self, client: str, calls: int, seconds: float) -> Report:
+        """One run of a client. A client that fails, or hangs, has carried nothing."""
+        module, extra = _PROGRAMS[client]
+        before = _cpu_of(self._gateway.pid)
+        try:
+            report = Report(**self.run(module, str(calls), str(seconds), *extra, timeout=3 * seconds + 30))
+        except (subprocess.SubprocessError, json.JSONDecodeError):
+            report = failed(calls)
+        gateway = (_cpu_of(self._gateway.pid) - before) / (seconds + 2.0)
+        self.runs.append((client, report, gateway))
+        return report
+
+    def run(self, module: str, *arguments: str, timeout: float) -> Any:
+        """Run a program against the gateway, on the clients' core; returns what it printed as JSON.
+
+        Raises SubprocessError for a program that fails or takes longer than ``timeout`` seconds.
+        """
+        command = [sys.executable, "-m", module, str(self._port), self._ca_file, *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: _pin(0), check=True
+        )
+        return json.loads(done.stdout)
+
+    def most_calls(self, client: str, steps: tuple[int, ...], seconds: float) -> int:
+        """The most calls that are carried in time, nothing left behind. Cores are shared: each step has two chances."""
+        carried = 0
+        for calls in steps:
+            if not any(is_carried(self.talk(client, calls, seconds)) for _ in range(2)):
+                break
+            carried = calls
+        return carried
+
+
+def is_carried(report: Report) -> bool:
+    """Whether the packets left in time, and every one of them came back."""
+    return report.lateness_p99 < LATE and not report.has_backlog
+
+
+def failed(calls: int) -> Report:
+    """The report of a client that made none."""
+    never = float("inf")
+    times = dict.fromkeys(("lateness_p50", "lateness_p99", "echo_p50", "echo_p99"), never)
+    return Report(calls=calls, seconds=0.0, cpu=never, sent=0, received=0, shed=0, missing=calls, **times)
+
+
+def _pin(core: int) -> None:
+    """Keep this process on one core, where there are several."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+def _cpu_of(pid: int) -> float:
+    """CPU seconds of another process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def open_contest() -> Iterator[Contest]:
+    """Start the gateway; leaving the block ends it."""
+    with tempfile.TemporaryDirectory() as directory:
+        gateway = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load_gateway", directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: _pin(1),
+        )
+        assert gateway.stdin is not None
+        assert gateway.stdout is not None
+        try:
+            yield Contest(gateway, int(gateway.stdout.readline()), str(Path(directory, "ca.pem")))
+        finally:
+            gateway.stdin.close()
+            gateway.stdout.close()
+            try:
+                gateway.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                gateway.kill()
+                gateway.wait()
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def measure(contest: Contest, *, quick: bool) -> Iterator[Row]:
+    """How many calls a core carries, what they cost, and how long an echo takes, beside the asyncio client's."""
+    yield from _echoes(contest, quick=quick)
+    yield from _capacity(contest, quick=quick)
+    yield from _cost(contest, quick=quick)
+
+
+def _echoes(contest: Contest, *, quick: bool) -> Iterator[Row]:
+    calls, seconds, pairs = (10, 1.0, 1) if quick else (50, 5.0, 5)
+    measured = []
+    for _ in range(pairs):
+        ours, theirs = contest.talk(OURS, calls, seconds), contest.talk(ASYNCIO, calls, seconds)
+        if not (ours.has_backlog or theirs.has_backlog):
+            measured.append((ours, theirs))
+    name = f"echo round trip p99, {calls} calls: ours ÷ asyncio client"
+    goal = Goal(relation="≤", value=1.25)
+    if not measured:
+        yield Row(group="calls", name=name, goal=goal, missing="in no pair of runs did both clients keep up")
+        return
+    ratio = ratio_of([(ours.echo_p99, theirs.echo_p99) for ours, theirs in measured])
+    median = ratio_of([(ours.echo_p50, theirs.echo_p50) for ours, theirs in measured])
+    yield Row(
+        group="calls",
+        name=name,
+        value=ratio.median,
+        unit="×",
+        spread=(ratio.low, ratio.high),
+        goal=goal,
+        text=f"p99 {ratio.first * 1e3:.2f} and {ratio.second * 1e3:.2f} ms; p50 {median.first * 1e3:.2f} and "
+        f"{median.second * 1e3:.2f} ms",
+    )
+
+
+def _capacity(contest: Contest, *, quick: bool) -> Iterator[Row]:
+    seconds = 1.0 if quick else 5.0
+    theirs = contest.most_calls(ASYNCIO, (10, 20) if quick else (20, 40, 60, 80, 100, 125, 150, 200, 300), seconds)
+    ours = contest.most_calls(OURS, (10, 20) if quick else (50, 100, 200, 300, 400, 500, 600, 800, 1000), seconds)
+    stock = contest.most_calls(STOCK, (10,) if quick else (50, 100, 200, 300, 400), seconds)
+    busiest = max(share for *_, share in contest.runs)
+    for name, other in (("asyncio client", theirs), ("the same on the stock engine", stock)):
+        yield Row(
+            group="calls",
+            name=f"calls on one core, p99 late < 5 ms: ours ÷ {name}",
+            value=ours / other if other else None,
+            unit="×",
+            goal=Goal(relation="≥", value=5) if other is theirs else None,
+            text=f"{ours} and {other} calls; the gateway had used at most {busiest:.0%} of its core",
+            missing="" if other else "the other client carried none",
+            figures={"ours": ours, "other": other},
+        )
+
+
+def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
+    calls, seconds, repeats = (20, 1.0, 1) if quick else (400, 5.0, 5)
+    reports = [contest.talk(OURS, calls, seconds) for _ in range(repeats)]
+    kept = [report for report in reports if not report.has_backlog]
+    name, goal = f"CPU per frame event ÷ floor, {calls} calls", Goal(relation="≤", value=3)
+    if not kept:
+        yield Row(group="calls", name=name, goal=goal, missing="packets were left behind in every run")
+        return
+    ratio = ratio_of([(report.cpu_per_frame, report.floor) for report in kept])
+    yield Row(
+        group="calls",
+        name=name,
+        value=ratio.median,
+        unit="×",
+        spread=(ratio.low, ratio.high),
+        goal=goal,
+        text=f"{ratio.first * 1e6:.1f} µs; floor {ratio.second * 1e6:.1f} µs in the same process",
+    )

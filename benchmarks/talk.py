@@ -1,0 +1,71 @@
+"""What a client under load reports, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+
+import attrs
+
+__all__ = ["PACKET", "PTIME", "Report", "quantile", "stamped"]
+
+PACKET, PTIME = 160, 0.020
+#: Seconds from the first packet to the measurement, and from the last packet to the count of what came back.
+WARM_UP, DRAIN = 1.0, 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """Times in seconds. What is counted was counted during ``seconds`` of talk, ``missing`` a second after."""
+
+    calls: int
+    seconds: float
+    #: CPU time of the client's process.
+    cpu: float
+    sent: int
+    received: int
+    #: Packets that were given up for want of room, and packets whose echo has not come back.
+    shed: int
+    missing: int
+    lateness_p50: float
+    lateness_p99: float
+    echo_p50: float
+    echo_p99: float
+    #: The floor of a frame event in the same process; 0 where it was not measured.
+    floor: float = 0.0
+
+    @property
+    def cpu_per_frame(self) -> float:
+        """CPU seconds of a frame sent or received."""
+        return self.cpu / max(1, self.sent + self.received)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether anything was left behind: then its other figures mean nothing."""
+        return self.missing + self.shed > 0
+
+    def as_json(self) -> str:
+        return json.dumps(attrs.asdict(self))
+
+
+def quantile(values: list[float], q: float) -> float:
+    """The ``q``-quantile; infinite of none, which is what a client that sent nothing deserves."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("inf")
+
+
+def stamped(number: int) -> bytes:
+    """A packet of audio that is like no other of its call."""
+    return struct.pack("<Q", number) * (PACKET // 8)
+
+
+class Stopwatch:
+    """CPU and wall clock of this process between two moments."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.monotonic()
+
+    def read(self) -> tuple[float, float]:
+        """(CPU seconds, seconds) since then."""
+        return time.process_time() - self._cpu, time.monotonic() - self._wall

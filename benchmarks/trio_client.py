@@ -1,0 +1,99 @@
+"""So many calls through the package: each says a packet every 20 ms and listens to its echo.
+
+    python -m benchmarks.trio_client PORT CA_FILE CALLS SECONDS agentao|stock
+
+Prints a :class:`~benchmarks.talk.Report` as JSON. With ``stock`` the same client runs on aioquic's own engine.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
+from agentao_trio.transport import TransportSettings
+from benchmarks.floor import measure_floor
+from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, stamped
+
+
+class Talk:
+    """All calls of the client, and what is known of their packets."""
+
+    def __init__(self) -> None:
+        self.lateness: list[float] = []
+        self.echoes: list[float] = []
+
+    async def listen(self, call: ActiveCall, *, task_status: trio.TaskStatus[None]) -> None:
+        sent_at: list[float] = []
+
+        def sent(payload: bytes, codec: Codec, deadline: float) -> None:
+            now = trio.current_time()
+            sent_at.append(now)
+            self.lateness.append(now - deadline)
+
+        call._uplink.taps.append(sent)
+        frames = call.audio()
+        task_status.started()
+        async for frame in frames:
+            self.echoes.append(trio.current_time() - sent_at[frame.sequence_number])
+
+
+async def speak(call: ActiveCall) -> None:
+    number = 0
+    while True:
+        await call.send_audio(b"".join(stamped(number + each) for each in range(5)))
+        number += 5
+
+
+async def run(session: Session, calls: int, seconds: float) -> Report:
+    """Place the calls, talk, and report."""
+    talk = Talk()
+    placed = [await session.originate("+15550100001", trunk_id="bench", codec=Codec.PCMU) for _ in range(calls)]
+    async with trio.open_nursery() as listening:
+        for call in placed:
+            await call.wait_answered()
+            await listening.start(talk.listen, call)
+        async with trio.open_nursery() as speaking:
+            for call in placed:
+                speaking.start_soon(speak, call)
+                await trio.sleep(PTIME / calls)
+            await trio.sleep(WARM_UP)
+            talk.lateness.clear()
+            talk.echoes.clear()
+            before, watch = session.statistics().media, Stopwatch()
+            await trio.sleep(seconds)
+            (cpu, wall), after = watch.read(), session.statistics().media
+            lateness, echoes = talk.lateness[:], talk.echoes[:]
+            speaking.cancel_scope.cancel()
+        for call in placed:
+            call.clear_send_audio_buffer()
+        await trio.sleep(DRAIN)
+        end = session.statistics().media
+        listening.cancel_scope.cancel()
+    return Report(
+        calls=calls,
+        seconds=wall,
+        cpu=cpu,
+        sent=after.packets_sent - before.packets_sent,
+        received=after.packets_received - before.packets_received,
+        shed=end.packets_shed,
+        missing=end.packets_sent - end.packets_received,
+        lateness_p50=quantile(lateness, 0.50),
+        lateness_p99=quantile(lateness, 0.99),
+        echo_p50=quantile(echoes, 0.50),
+        echo_p99=quantile(echoes, 0.99),
+        floor=(await measure_floor()).per_frame_event,
+    )
+
+
+async def main(port: str, ca_file: str, calls: str, seconds: str, engine: str) -> None:
+    settings = TransportSettings(engine="stock" if engine == "stock" else "agentao")
+    tls = ClientTLS(ca=ca_file, server_name="localhost")
+    async with open_session(f"quic://127.0.0.1:{port}", tls=tls, transport=settings) as session:
+        print((await run(session, int(calls), float(seconds))).as_json())
+
+
+if __name__ == "__main__":
+    port, ca_file, calls, seconds, engine = sys.argv[1:]
+    trio.run(main, port, ca_file, calls, seconds, engine)
