@@ -47,6 +47,7 @@ __all__ = [
     "WebSocketTransport",
     "address",
     "memory_transports",
+    "refused_with",
     "websocket",
 ]
 
@@ -219,7 +220,7 @@ def _refusal(error: BaseException, url: str) -> ConnectError | AuthenticationErr
     """What kept a connection from opening, in plain words and without anything secret."""
     where = address(url)
     if isinstance(error, InvalidStatus):
-        return _refused_with(error.response.status_code, where)
+        return refused_with(error.response.status_code, where)
     if isinstance(error, TimeoutError):
         return ConnectError(f"{where} took longer than {OPEN_TIMEOUT:g} s to answer", reason="slow")
     if isinstance(error, trio.BrokenResourceError):
@@ -233,7 +234,7 @@ def _refusal(error: BaseException, url: str) -> ConnectError | AuthenticationErr
     return ConnectError(f"{where} does not speak WebSocket ({type(error).__name__})", reason="handshake", refused=True)
 
 
-def _refused_with(status: int, where: str) -> ConnectError | AuthenticationError:
+def refused_with(status: int, where: str) -> ConnectError | AuthenticationError:
     """The error for an HTTP status in place of a WebSocket."""
     if status == 401:
         return AuthenticationError(
