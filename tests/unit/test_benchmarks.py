@@ -1,0 +1,143 @@
+"""The short form of the benchmarks: CPU time of the core without sockets, in a few seconds and with generous margins.
+
+A margin is about half of what the full form finds (``python -m benchmarks``), so that a busy machine does not fail, and
+a change that gives up the gain does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import attrs
+import pytest
+
+from agentao_trio import messages
+from agentao_trio.messages import AudioFrame, CallEvent, Message
+from benchmarks import codec, naive
+from benchmarks.__main__ import as_json, table_of
+from benchmarks.engine import cost_per_frame
+from benchmarks.formats import formats
+from benchmarks.load_gateway import whole_frames
+from benchmarks.race import Ratio, race, ratio_of
+from benchmarks.row import Goal, Row, row_of
+from benchmarks.talk import Report, quantile, stamped
+
+# -- the figures ------------------------------------------------------------------------------------------------------
+
+
+def test_audio_is_encoded_several_times_faster_than_field_by_field() -> None:
+    assert codec.encode_audio(pairs=5).median >= 3.0
+
+
+def test_audio_is_decoded_faster_than_field_by_field() -> None:
+    assert codec.decode_audio(pairs=5).median >= 2.0
+
+
+def test_events_are_decoded_faster_than_field_by_field() -> None:
+    assert codec.decode_event(pairs=5).median >= 1.2
+
+
+def test_a_backlog_costs_no_more_per_byte_than_datagrams() -> None:
+    assert codec.splitting(pairs=3).median <= 1.5
+
+
+def test_a_frame_costs_about_the_same_however_many_streams_are_open() -> None:
+    """The stock engine comes to about five here."""
+    few, many = cost_per_frame(50, 1.0), cost_per_frame(400, 0.2)
+    assert many.sender / few.sender <= 2.0
+
+
+# -- what makes the figures mean something ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("message", [codec.AUDIO, codec.EVENT], ids=["audio", "event"])
+def test_the_other_formats_carry_the_same(message: Message) -> None:
+    for other in formats(type(message)):
+        if other.missing:
+            continue
+        decoded = other.decode(other.encode(message))
+        for attribute in attrs.fields(type(message)):
+            assert getattr(decoded, attribute.name) == getattr(message, attribute.name)
+
+
+def test_the_naive_codec_does_the_same_work() -> None:
+    assert naive.decode_event(codec.EVENT_BODY) == naive.Event(**attrs.asdict(codec.EVENT))
+    assert naive.split(codec.AUDIO_FRAME * 3 + b"begun") == [(messages.MethodId.AudioFrame, codec.AUDIO_BODY)] * 3
+    assert messages.decode(AudioFrame, codec.AUDIO_BODY) == codec.AUDIO
+    assert messages.decode(CallEvent, codec.EVENT_BODY) == codec.EVENT
+
+
+def test_a_ratio_is_the_median_of_its_pairs() -> None:
+    ratio = ratio_of([(2.0, 1.0), (9.0, 3.0), (4.0, 1.0)])
+    assert (ratio.median, ratio.low, ratio.high) == (3.0, 2.0, 4.0)
+    assert (ratio.first, ratio.second, ratio.pairs) == (4.0, 1.0, 3)
+
+
+def test_a_race_is_run_in_both_orders() -> None:
+    order: list[str] = []
+    race(lambda: order.append("first"), lambda: order.append("second"), pairs=2)
+    assert order == ["first", "second", "first", "second", "second", "first"]
+
+
+def test_whole_frames_are_sent_back_and_the_rest_is_kept() -> None:
+    data = codec.AUDIO_FRAME * 2
+    assert [
+        whole_frames(data[:cut]) for cut in (0, 3, len(data) // 2 - 1, len(data) // 2, len(data) - 1, len(data))
+    ] == [
+        *(0, 0, 0),
+        *(len(data) // 2, len(data) // 2),
+        len(data),
+    ]
+
+
+def test_a_report_with_anything_left_behind_says_so() -> None:
+    times = dict.fromkeys(("lateness_p50", "lateness_p99", "echo_p50", "echo_p99"), 0.001)
+    report = Report(calls=1, seconds=1.0, cpu=0.5, sent=60, received=40, shed=0, missing=0, **times)
+    assert (report.cpu_per_frame, report.has_backlog) == (0.005, False)
+    assert attrs.evolve(report, missing=1).has_backlog
+    assert attrs.evolve(report, shed=1).has_backlog
+    assert Report(**json.loads(report.as_json())) == report
+    assert quantile([], 0.99) == math.inf
+    assert stamped(1) != stamped(2)
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [
+        (Goal(relation="≥", value=5), 5.0, True),
+        (Goal(relation="≥", value=5), 4.99, False),
+        (Goal(relation="≤", value=1.1), 1.1, True),
+        (Goal(relation="≤", value=1.1), 1.11, False),
+        (Goal(relation="≤", value=1.1), None, None),
+        (None, 1.0, None),
+    ],
+)
+def test_a_row_is_held_against_its_goal(goal: Goal | None, value: float | None, met: bool | None) -> None:
+    assert Row(group="codec", name="row", goal=goal, value=value).met is met
+
+
+def test_rows_become_a_table_and_json() -> None:
+    ratio = Ratio(median=6.0, low=5.9, high=6.1, first=6e-6, second=1e-6, pairs=3)
+    rows = [
+        row_of(ratio, group="codec", name="fast", goal=Goal(relation="≥", value=5)),
+        Row(group="codec", name="absent", missing="msgpack is not installed"),
+    ]
+    assert table_of(rows, {"cores": 2}).row_count == 2
+    written = json.loads(json.dumps(as_json(rows, {"cores": 2})))
+    assert written["machine"] == {"cores": 2}
+    assert [(row["value"], row["goal"], row["met"]) for row in written["rows"]] == [
+        (6.0, "≥ 5", True),
+        (None, None, None),
+    ]
+
+
+def test_the_command_says_what_it_takes() -> None:
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True)
+    for option in ("--quick", "--json", "--plots", "--only"):
+        assert option in done.stdout
