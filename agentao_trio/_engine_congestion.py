@@ -9,10 +9,10 @@ at some 17 datagrams in flight; a hundred calls over 40 ms need 45. What does no
 audio is of no use. Yet a hundred calls do not *want* more than their fixed rate: a clock paces them, and each writer
 sheds what the path does not carry (:mod:`agentao_trio.media`) before it enters a stream.
 
-So the window has a *floor*: what media was really written of late, per second, times the shortest round trip seen, with
-some room for acknowledgements and retransmissions. It is a floor and no flood: where the path carries less than what is
-said, the writers shed; the rate that is measured here falls with what they still write, and the floor follows it down
-to what the path carries. Bulk data is not counted and gets what the controller beneath would give it.
+So the window has a *floor*: the media that was written and got through of late, per second, times the shortest round
+trip seen, with some room for acknowledgements and retransmissions. It is a floor and no flood: on a path that carries
+less than what is said, less gets through, and the writers shed; the floor settles at what the path carries. Bulk data
+is not counted and gets what the controller beneath would give it.
 
 A long queue in front of the path makes audio late too, and Reno and CUBIC know no other way to find a path's capacity
 than to fill the queue until it overflows. So there is a *ceiling* as well. While round trips are more than
@@ -39,39 +39,47 @@ from aioquic.quic.recovery import QuicPacketPacer
 
 __all__ = ["COUNTING", "MediaPacer", "MediaRate", "MediaWindow"]
 
-#: Bytes that may always be in flight: the window RFC 9002 §7.2 begins with.
-LEAST_WINDOW = 10 * SMALLEST_MAX_DATAGRAM_SIZE
+#: Bytes that may be in flight whatever is lost, the window RFC 9002 §7.2 begins with; and on however slow a path.
+LEAST_UNDER_LOSS, LEAST = 10 * SMALLEST_MAX_DATAGRAM_SIZE, 3 * SMALLEST_MAX_DATAGRAM_SIZE
 #: The floor is what is written in a round trip and so many seconds more (an acknowledgement may wait for 25 ms, what
 #: one phase of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
 SLACK, HEADROOM = 0.050, 1.25
 #: Seconds by which round trips may be longer than the shortest.
-QUEUE = 0.080
+QUEUE = 0.060
 #: What the ceiling rises by in a round trip that is not.
 RISE = 17 / 16
 #: Seconds of media that may leave in one burst: two phases of the packet clock.
 BURST = 0.010
 #: Seconds that media is counted for before it makes a rate, and how many such counts the highest is taken of.
 INTERVAL, INTERVALS = 0.25, 4
+#: By how much more than what got through in one interval may be on its way in the next.
+GROWTH = 1.25
 
 
 class MediaRate:
-    """Bytes of media per second: the most that was written within one of the last few intervals."""
+    """Bytes of media per second that were written and got through: the most within one of the last few intervals."""
 
     def __init__(self) -> None:
         self.per_second = 0.0
         self._written = 0
+        self._acknowledged = 0
         self._since = 0.0
         self._recent: deque[float] = deque(maxlen=INTERVALS)
 
     def wrote(self, size: int) -> None:
         self._written += size
 
+    def acknowledged(self, size: int) -> None:
+        """``size`` bytes of any packets arrived."""
+        self._acknowledged += size
+
     def advance(self, now: float) -> None:
         """The time is ``now``; to be called before every burst."""
         if (passed := now - self._since) >= INTERVAL:
-            self._recent.append(self._written / passed)
+            self._recent.append(min(self._written, self._acknowledged * GROWTH) / passed)
             self.per_second = max(self._recent)
-            self._written, self._since = 0, now
+            self._written = self._acknowledged = 0
+            self._since = now
 
 
 class _Counting(QuicCongestionControl):
@@ -99,7 +107,7 @@ class MediaWindow(_Counting):
     # The controllers read and set their window under this name in a dozen places; in all of them it has these bounds.
     @property
     def congestion_window(self) -> int:
-        return max(int(min(self._window, self._ceiling)), self.floor)
+        return max(int(min(max(self._window, LEAST_UNDER_LOSS), self._ceiling)), self.floor)
 
     @congestion_window.setter
     def congestion_window(self, window: int) -> None:
@@ -108,17 +116,23 @@ class MediaWindow(_Counting):
     @property
     def floor(self) -> int:
         """Bytes."""
-        if not (rate := self.media.per_second) or self._shortest == math.inf:
-            return LEAST_WINDOW
-        return max(LEAST_WINDOW, int(rate * (self._shortest + SLACK) * HEADROOM))
+        if self._shortest == math.inf:
+            return LEAST
+        return max(LEAST, int(self.media.per_second * (self._shortest + SLACK) * HEADROOM))
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
+        self.media.acknowledged(packet.sent_bytes)
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
         self._shortest = min(self._shortest, rtt)
-        if now < self._ceiling_set_at + rtt:
+        is_queueing = rtt > self._shortest + QUEUE
+        # Once per round trip, since that is how long it takes to see what came of it; but at once where there was none.
+        if now < self._ceiling_set_at + rtt and not (is_queueing and self._ceiling == math.inf):
             return
         self._ceiling_set_at = now
-        if rtt > self._shortest + QUEUE:
+        if is_queueing:
             self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
         else:
             self._ceiling *= RISE

@@ -56,6 +56,13 @@ class StockEngine(QuicConnection):
             return 0
         return len(stream.sender._buffer)
 
+    def unsent(self, stream_id: int) -> int:
+        """Bytes written to a stream that no packet has carried yet. 0 once it was reset or is gone."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.sender._reset_error_code is not None:
+            return 0
+        return stream.sender._buffer_stop - stream.sender.highest_offset
+
     def is_drained(self) -> bool:
         """Whether the peer has acknowledged everything that was written: data, FINs and resets."""
         for stream in self._streams.values():

@@ -99,6 +99,11 @@ class SendStream(trio.abc.SendStream):
         """Bytes written that the peer has not acknowledged yet. They cannot be taken back."""
         return self._connection._engine.backlog(self.stream_id)
 
+    @property
+    def unsent(self) -> int:
+        """Those of them that have not left at all: the congestion window, or the peer, does not let them."""
+        return self._connection._engine.unsent(self.stream_id)
+
     def write(self, data: bytes) -> None:
         """Append to the stream, without waiting and without a bound of its own: look at :attr:`backlog` first.
 

@@ -36,13 +36,14 @@ __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "U
 
 #: Seconds of audio a reader of the call may fall behind before its oldest frames are dropped.
 INBOX_SECONDS = 1.0
-#: Seconds of audio that wait for the packet clock before ``send`` waits.
-OUTBOX_SECONDS = 0.5
+#: Seconds of audio that wait for the packet clock before ``send`` waits, and how much of it has to have gone before
+#: ``send`` goes on: waking the sender for every packet would cost as much as sending it.
+OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.1
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
-#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long a new packet
-#: may be expected to.
-BACKLOG_AGE, BACKLOG_WAIT = 0.35, 0.10
+#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long without even
+#: having left.
+BACKLOG_AGE, UNSENT_AGE = 0.35, 0.04
 #: Seconds without a packet after which a call gives its place on the packet clock back.
 IDLE_SECONDS = 1.0
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
@@ -58,6 +59,8 @@ class UplinkStream(Protocol):
 
     @property
     def backlog(self) -> int: ...
+    @property
+    def unsent(self) -> int: ...
     def write(self, data: bytes) -> None: ...
     def finish(self) -> None: ...
 
@@ -232,38 +235,37 @@ class Mark:
 
 
 class _Backlog:
-    """How long the unacknowledged packets of one stream have waited, and a new one would have to.
+    """How long the packets of one stream wait: to leave, and to be acknowledged.
 
     A count of bytes does not tell that: over a path that carries half of what is said, half a second of audio takes a
-    second to leave. What a new packet has to expect is what the latest acknowledged ones have met beyond the shortest
-    round trip, in proportion to how many were before each.
+    second to leave. Where the path carries too little, the congestion window soon keeps packets from leaving at all;
+    they are the ones to count by, since what is lost on the way and sent again is late too, but no sign of a queue.
     """
 
-    __slots__ = ("_round_trip", "_unacknowledged", "_waits", "_written")
+    __slots__ = ("_round_trip", "_unacknowledged", "_unsent", "_written")
 
     def __init__(self) -> None:
         self._written = 0
-        # Of each packet: where it ends, when it was written, and how many were unacknowledged with it.
-        self._unacknowledged: deque[tuple[int, float, int]] = deque()
+        # Of each packet: where it ends, and when it was written.
+        self._unsent: deque[tuple[int, float]] = deque()
+        self._unacknowledged: deque[tuple[int, float]] = deque()
         self._round_trip = float("inf")  # the shortest seen
-        # Per packet before them. The least of several counts: one packet that was lost, or overtaken, is no queue.
-        self._waits: deque[float] = deque(maxlen=3)
 
     def wrote(self, size: int, now: float) -> None:
         self._written += size
-        self._unacknowledged.append((self._written, now, len(self._unacknowledged) + 1))
+        self._unsent.append((self._written, now))
+        self._unacknowledged.append((self._written, now))
 
-    def is_stale(self, backlog: int, now: float) -> bool:
-        """Whether what is written now would come too late; ``backlog`` is in bytes."""
-        acknowledged = self._written - backlog
+    def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
+        """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
+        sent, acknowledged = self._written - unsent, self._written - backlog
+        while self._unsent and self._unsent[0][0] <= sent:
+            self._unsent.popleft()
         while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
-            _, written_at, count = self._unacknowledged.popleft()
-            self._round_trip = min(self._round_trip, now - written_at)
-            self._waits.append((now - written_at - self._round_trip) / count)
-        if not self._unacknowledged:
-            return False
-        age = now - self._unacknowledged[0][1] - self._round_trip
-        return age > BACKLOG_AGE or min(self._waits, default=0.0) * (len(self._unacknowledged) + 1) > BACKLOG_WAIT
+            self._round_trip = min(self._round_trip, now - self._unacknowledged.popleft()[1])
+        return (bool(self._unsent) and now - self._unsent[0][1] > UNSENT_AGE) or (
+            bool(self._unacknowledged) and now - self._unacknowledged[0][1] - self._round_trip > BACKLOG_AGE
+        )
 
 
 class Uplink:
@@ -301,6 +303,7 @@ class Uplink:
         #: not wait.
         self.taps: list[Callable[[bytes, Codec, float], None]] = []
         self._limit = _packets(OUTBOX_SECONDS)
+        self._low = self._limit - _packets(OUTBOX_STEP)
         self._sending = False
         self._finishing = False
         self._ended = False
@@ -318,7 +321,7 @@ class Uplink:
         return self._skipped_before + (self._slot.skipped if self._slot is not None else 0)
 
     async def send(self, data: bytes, codec: Codec, rate: int | None = None, passage: Passage | None = None) -> None:
-        """Queue audio of any length in ``codec``; waits while 0.5 s of packets are queued already.
+        """Queue audio of any length in ``codec``; once 0.5 s of packets are queued, waits until 0.1 s has gone.
 
         With a ``rate`` the data are 16-bit samples at that rate instead, and are converted. The codec is fixed by the
         first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled while it waits for room, or
@@ -435,9 +438,11 @@ class Uplink:
                     self._slot = self._clock.join()
                 deadline = await self._slot.wait()
                 if self._queue:
-                    self._release(*self._queue.popleft(), deadline)
+                    packet, passage = self._queue.popleft()
+                    self._release(packet, passage, deadline)
                     self.lateness.add(trio.current_time() - deadline)
-                    self._changed.unpark_all()
+                    if len(self._queue) <= self._low or (passage is not None and passage.gone):
+                        self._changed.unpark_all()
                 elif self._finishing:
                     return
         finally:
@@ -509,9 +514,9 @@ class Uplink:
                 return None
             self._backlog = _Backlog()
             self.counters.streams_opened += 1
-        backlog = self._stream.backlog
+        unsent, backlog = self._stream.unsent, self._stream.backlog
         is_full = backlog > _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
-        return None if is_full or self._backlog.is_stale(backlog, self._slot_time) else self._stream
+        return None if is_full or self._backlog.is_stale(unsent, backlog, self._slot_time) else self._stream
 
     def _end_stream(self) -> None:
         if self._stream is None and self._finishing and self.counters.streams_opened:

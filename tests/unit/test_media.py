@@ -29,7 +29,7 @@ class Stream:
         self.frames: list[messages.AudioFrame] = []
         self.times: list[float] = []
         self.finished = False
-        self.backlog = 0
+        self.backlog = self.unsent = 0
         self.error: Exception | None = None
 
     def write(self, data: bytes) -> None:
