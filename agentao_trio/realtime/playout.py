@@ -56,12 +56,12 @@ class Packet:
 
 @attrs.frozen(kw_only=True)
 class Played:
-    """All of a part that was kept has been sent; ``kept_ms`` is less than ``received_ms`` where there was no room."""
+    """All of a part that was kept has been sent; there was no room for the rest of one that has ``overflowed``."""
 
     part: PartKey
     response_id: str
     kept_ms: int
-    received_ms: int
+    overflowed: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +101,7 @@ class _Part:
     kept: int = 0  # bytes in the call's codec, as the next ones
     sent: int = 0
     complete: bool = False
+    overflowed: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -146,7 +147,9 @@ class ModelAudio:
             known = self._parts[part] = _Part(key=part, response_id=response_id)
         known.received_ms += received_ms
         kept = data[: max(0, self._bound - self._waiting)]
-        self._overflow += len(data) - len(kept)
+        if len(kept) < len(data):
+            known.overflowed = True
+            self._overflow += len(data) - len(kept)
         if kept:
             known.kept += len(kept)
             self._waiting += len(kept)
@@ -288,7 +291,7 @@ class ModelAudio:
                         part=key,
                         response_id=part.response_id,
                         kept_ms=self._whole_ms(part.kept),
-                        received_ms=int(part.received_ms),
+                        overflowed=part.overflowed,
                     )
                 )
         return over

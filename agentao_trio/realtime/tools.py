@@ -86,15 +86,6 @@ class Tool:
             getattr(function, "__call__", None)  # noqa: B004 - an object whose method it is
         )
 
-    def definition(self) -> dict[str, Any]:
-        """What the model is told of it: an entry of the session's ``tools``."""
-        return {
-            "type": "function",
-            "name": self.name,
-            "description": self.description,
-            "parameters": dict(self.parameters),
-        }
-
     def arguments(self, text: str) -> dict[str, Any]:
         """The model's arguments as keywords of the function. Raises ValueError, in words that the model understands."""
         found = msgspec.json.decode(text.strip() or "{}", type=self._arguments)

@@ -88,6 +88,8 @@ CHECKS = ("events",)
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 #: What the events of a Realtime model are made of.
+#: What bridges a call and a model, from the bottom up.
+BRIDGE: tuple[str, ...] = ("speech", "tool_calls", "dialogue", "responses", "bridge")
 EVENT_VALUES = ("realtime.names", "realtime.items", "realtime.configuration")
 
 
@@ -157,6 +159,8 @@ LAYERS = {
     **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
     "realtime.playout": pure("audio"),
     "realtime.tools": pure(theirs="attrs msgspec"),
+    "realtime.transcripts": pure(),
+    "realtime.turns": pure("realtime.playout"),
     "conformance": pure(theirs=""),
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.trace": pure(*CORE),
@@ -192,9 +196,13 @@ LAYERS = {
     "realtime.session": waits(
         *CORE, "call", "realtime.protocol", "realtime.conversation", theirs="trio attrs msgspec websockets"
     ),
-    "realtime.bridge": waits(
-        *CORE, "call", "realtime.protocol", "realtime.conversation", "realtime.session", theirs="trio attrs msgspec"
-    ),
+    **{
+        f"realtime.{part}": waits(
+            *(*CORE, "call", "handlers", "media", "services", "realtime.protocol", "realtime.session"),
+            *(f"realtime.{lower}" for lower in ("playout", "tools", "transcripts", "turns", *BRIDGE[:index])),
+        )
+        for index, part in enumerate(BRIDGE)
+    },
     "realtime.simulator": waits(*CORE, "realtime.protocol", theirs="trio attrs msgspec websockets"),
     # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
     "gateway.downlink": waits(*CORE, *GATEWAY, "transport"),

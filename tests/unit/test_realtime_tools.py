@@ -50,30 +50,28 @@ async def order(
 
 
 def test_a_signature_tells_the_model_everything() -> None:
-    assert tool(order).definition() == {
-        "type": "function",
-        "name": "order",
-        "description": "Order something.\n\nThe kitchen is told at once.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "what": {"type": "string", "description": "as on the menu"},
-                "count": {"type": "integer"},
-                "size": {"$ref": "#/$defs/Size"},
-                "extras": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
-                "to": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
-                "when": {"enum": ["later", "now"]},
-            },
-            "required": ["what"],
-            "additionalProperties": False,
-            "$defs": {
-                "Size": {"title": "Size", "enum": ["large", "small"]},
-                "Address": {
-                    "title": "Address",
-                    "type": "object",
-                    "properties": {"street": {"type": "string"}, "number": {"type": "integer", "default": 1}},
-                    "required": ["street"],
-                },
+    made = tool(order)
+    assert made.name == "order"
+    assert made.description == "Order something.\n\nThe kitchen is told at once."
+    assert made.parameters == {
+        "type": "object",
+        "properties": {
+            "what": {"type": "string", "description": "as on the menu"},
+            "count": {"type": "integer"},
+            "size": {"$ref": "#/$defs/Size"},
+            "extras": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
+            "to": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]},
+            "when": {"enum": ["later", "now"]},
+        },
+        "required": ["what"],
+        "additionalProperties": False,
+        "$defs": {
+            "Size": {"title": "Size", "enum": ["large", "small"]},
+            "Address": {
+                "title": "Address",
+                "type": "object",
+                "properties": {"street": {"type": "string"}, "number": {"type": "integer", "default": 1}},
+                "required": ["street"],
             },
         },
     }
@@ -113,12 +111,7 @@ def test_a_schema_of_ones_own() -> None:
 
     schema = {"type": "object", "properties": {"x": {"type": "number"}}}
     made = tool(anything, name="any-thing", description="Takes all.", parameters=schema, deadline=2)
-    assert made.definition() == {
-        "type": "function",
-        "name": "any-thing",
-        "description": "Takes all.",
-        "parameters": schema,
-    }
+    assert (made.name, made.description, made.parameters) == ("any-thing", "Takes all.", schema)
     assert made.arguments('{"x": 1, "y": null}') == {"x": 1, "y": None}
     assert made.deadline == 2
 
@@ -223,7 +216,7 @@ async def test_a_transfer_goes_where_the_program_says() -> None:
     assert transfer("+15550100001").farewell
     assert await use(transfer("+15550100001"), '{"to": "+15550199999"}') == ["+15550100001"]
     desks = transfer({"sales": "+15550100001", "support": "sip:help@example.com"})
-    assert desks.definition()["parameters"]["properties"] == {"to": {"enum": ["sales", "support"]}}
+    assert desks.parameters["properties"] == {"to": {"enum": ["sales", "support"]}}
     assert await use(desks, '{"to": "support"}') == ["sip:help@example.com"]
     with pytest.raises(ValueError, match="Invalid enum value"):
         desks.arguments('{"to": "+15550199999"}')
