@@ -87,9 +87,9 @@ CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runne
 CHECKS = ("events",)
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
-#: What the events of a Realtime model are made of.
 #: What bridges a call and a model, from the bottom up.
 BRIDGE: tuple[str, ...] = ("speech", "tool_calls", "dialogue", "responses", "bridge")
+#: What the events of a Realtime model are made of.
 EVENT_VALUES = ("realtime.names", "realtime.items", "realtime.configuration")
 
 
