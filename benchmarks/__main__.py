@@ -23,12 +23,13 @@ from rich.table import Table
 
 from benchmarks import codec, contest, growth, sweeps, wan
 from benchmarks.contest import Contest, open_contest
+from benchmarks.pages import fill
 from benchmarks.row import Row
 
 #: What ``--only`` takes, in the order of the table.
-GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", "sweeps")
+GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", "profile", "sweeps")
 #: Those that need a gateway in another process.
-_WITH_GATEWAY = {"calls", "growth", "sweeps"}
+_WITH_GATEWAY = {"calls", "growth", "profile", "sweeps"}
 
 
 def machine() -> dict[str, str | int | None]:
@@ -73,6 +74,10 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         for sweep in sweeps.sweeps(gateway, quick=quick):
             yield sweep.run(plots)
 
+    def profile() -> Iterator[Row]:
+        assert gateway is not None
+        yield from contest.measure_profile(gateway, quick=quick)
+
     def calls() -> Iterator[Row]:
         assert gateway is not None
         yield from contest.measure(gateway, quick=quick)
@@ -84,6 +89,7 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         "calls": calls,
         "growth": use,
         "wan": lambda: wan.measure(quick=quick),
+        "profile": profile,
         "sweeps": along_scales,
     }
 
@@ -120,7 +126,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="where the sweeps' SVG files go")
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"some of {', '.join(GROUPS)}")
+    parser.add_argument("--pages", type=Path, nargs="+", default=[], metavar="FILE", help="Markdown to put tables into")
+    parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing, take this JSON")
     options = parser.parse_args()
+    if options.source is not None:
+        for page in options.pages:
+            fill(page, json.loads(options.source.read_text(encoding="utf-8")))
+        return
     # Without a place for them, plots would be measured for nothing.
     groups = options.only or [group for group in GROUPS if group != "sweeps" or options.plots]
     progress = Console(stderr=True)
@@ -140,8 +152,11 @@ def main() -> None:
                 rows.append(Row(group=group, name=f"the rest of {group}", missing=f"a program failed: {why}"))
     where = machine()
     Console(width=None if Console().is_terminal else 200).print(table_of(rows, where))
+    results = as_json(rows, where)
     if options.json is not None:
-        options.json.write_text(json.dumps(as_json(rows, where), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for page in options.pages:
+        fill(page, results)
 
 
 if __name__ == "__main__":

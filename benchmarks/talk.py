@@ -8,7 +8,7 @@ import time
 
 import attrs
 
-__all__ = ["PACKET", "PTIME", "Report", "quantile", "stamped"]
+__all__ = ["PACKET", "PTIME", "Report", "Stopwatch", "number_in", "quantile", "stamped"]
 
 PACKET, PTIME = 160, 0.020
 #: Seconds from the first packet to the measurement, and from the last packet to the count of what came back.
@@ -58,6 +58,12 @@ def quantile(values: list[float], q: float) -> float:
 def stamped(number: int) -> bytes:
     """A packet of audio that is like no other of its call."""
     return struct.pack("<Q", number) * (PACKET // 8)
+
+
+def number_in(payload: bytes) -> int:
+    """The number that a packet was stamped with."""
+    number: int = struct.unpack_from("<Q", payload)[0]
+    return number
 
 
 class Stopwatch:

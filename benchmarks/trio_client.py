@@ -14,7 +14,7 @@ import trio
 from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
 from agentao_trio.transport import TransportSettings
 from benchmarks.floor import measure_floor
-from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, stamped
+from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, number_in, quantile, stamped
 
 
 class Talk:
@@ -25,18 +25,18 @@ class Talk:
         self.echoes: list[float] = []
 
     async def listen(self, call: ActiveCall, *, task_status: trio.TaskStatus[None]) -> None:
-        sent_at: list[float] = []
+        sent_at: dict[int, float] = {}  # by the packet's own number: one that is shed spends its sequence number
 
         def sent(payload: bytes, codec: Codec, deadline: float) -> None:
             now = trio.current_time()
-            sent_at.append(now)
+            sent_at[number_in(payload)] = now
             self.lateness.append(now - deadline)
 
         call._uplink.taps.append(sent)
         frames = call.audio()
         task_status.started()
         async for frame in frames:
-            self.echoes.append(trio.current_time() - sent_at[frame.sequence_number])
+            self.echoes.append(trio.current_time() - sent_at.pop(number_in(frame.payload)))
 
 
 async def speak(call: ActiveCall) -> None:

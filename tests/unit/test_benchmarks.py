@@ -10,6 +10,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import attrs
 import pytest
@@ -21,9 +22,10 @@ from benchmarks.__main__ import as_json, table_of
 from benchmarks.engine import cost_per_frame
 from benchmarks.formats import formats
 from benchmarks.load_gateway import whole_frames
+from benchmarks.pages import fill
 from benchmarks.race import Ratio, race, ratio_of
 from benchmarks.row import Goal, Row, row_of
-from benchmarks.talk import Report, quantile, stamped
+from benchmarks.talk import Report, number_in, quantile, stamped
 
 # -- the figures ------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ def test_a_report_with_anything_left_behind_says_so() -> None:
     assert attrs.evolve(report, shed=1).has_backlog
     assert Report(**json.loads(report.as_json())) == report
     assert quantile([], 0.99) == math.inf
-    assert stamped(1) != stamped(2)
+    assert number_in(stamped(7)) == 7
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -135,6 +137,18 @@ def test_rows_become_a_table_and_json() -> None:
         (6.0, "≥ 5", True),
         (None, None, None),
     ]
+
+
+def test_rows_are_put_where_a_page_wants_them(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("Before\n<!-- measured: codec -->\nold\n<!-- end -->\n<!-- measured: wan -->\nkept\n<!-- end -->\n")
+    rows = [Row(group="codec", name="a|b", value=6.0, unit="×", goal=Goal(relation="≥", value=5))]
+    for _ in range(2):  # the second time it finds what the first has put there
+        fill(page, as_json(rows, {"cores": 2}))
+    text = page.read_text()
+    assert "| a\\|b | 6× |  | ≥ 5 | met |  |" in text
+    assert "Measured: cores 2." in text
+    assert ("old" in text, "kept" in text, text.startswith("Before\n")) == (False, True, True)
 
 
 def test_the_command_says_what_it_takes() -> None:
