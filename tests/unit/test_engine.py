@@ -5,6 +5,7 @@ If one of these fails after an update of aioquic, _engine.py has to be read agai
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import random
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from aioquic import tls
 from aioquic.quic import connection as aioquic_connection
 from aioquic.quic import events
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine import (
@@ -26,6 +30,7 @@ from agentao_trio._engine import (
     new_engine,
     server_configuration,
 )
+from agentao_trio._engine_congestion import MediaPacer, MediaWindow
 from agentao_trio._engine_stock import MAX_CLOSE_REASON
 from tests.support.quic import HOST, client_tls, server_tls
 
@@ -123,22 +128,54 @@ def wire(kind: str, **settings: int) -> Wire:
 # -- canaries -------------------------------------------------------------------------------------------------------
 
 
+#: What we override, or replace by calling something else, as it was when we read it: the SHA-256 of its source.
+READ = {
+    (QuicConnection, "_handle_max_data_frame"): "e5c49776cb2c",
+    (QuicConnection, "_handle_max_stream_data_frame"): "c94e4873026a",
+    (QuicConnection, "_handle_stop_sending_frame"): "57b0b54a8467",
+    (QuicConnection, "_on_max_stream_data_delivery"): "76e906ea95ee",
+    (QuicConnection, "_unblock_streams"): "cfde0b0287e2",
+    (QuicConnection, "_write_application"): "c37bf64378f7",
+    (QuicConnection, "_write_connection_limits"): "02c42c5455ae",
+    (QuicConnection, "_write_stream_frame"): "9bc0be962394",
+    (QuicConnection, "_write_stream_limits"): "398d4a898f7c",
+    (QuicConnection, "datagrams_to_send"): "f4eb22c8add2",
+    (QuicConnection, "reset_stream"): "f5a5e1ff5935",
+    (QuicConnection, "send_stream_data"): "d10cbdd766b5",
+    (QuicConnection, "stop_stream"): "c48810656a6b",
+    (QuicPacketPacer, "update_rate"): "ec763995d360",
+}
+
+
+@pytest.mark.parametrize(("owner", "name"), READ)
+def test_what_we_override_is_what_we_have_read(owner: type, name: str) -> None:
+    source = inspect.getsource(getattr(owner, name))
+    assert hashlib.sha256(source.encode()).hexdigest()[:12] == READ[owner, name]
+
+
+def test_everything_we_override_is_on_that_list() -> None:
+    """Or is ours alone, by a name that aioquic does not use."""
+    for ours, theirs in ((Engine, QuicConnection), (StockEngine, QuicConnection), (MediaPacer, QuicPacketPacer)):
+        overridden = {name for name in vars(ours) if hasattr(theirs, name) and not name.startswith("__")}
+        assert {(theirs, name) for name in overridden} <= READ.keys()
+    assert not {name for name in vars(StockEngine) if hasattr(QuicConnection, name) and not name.startswith("__")}
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("_write_connection_limits", ["builder", "space"]),
-        ("_write_stream_limits", ["builder", "space", "stream"]),
         ("_on_connection_limit_delivery", ["delivery", "limit"]),
-        ("_on_max_stream_data_delivery", ["delivery", "stream"]),
         ("_stream_is_discarded", ["stream_id"]),
-        ("datagrams_to_send", ["now"]),
+        ("_stream_limit", ["stream_id"]),
+        ("_get_or_create_stream_for_send", ["stream_id"]),
+        ("_write_ack_frame", ["builder", "space", "now"]),
+        ("_write_reset_stream_frame", ["builder", "stream"]),
+        ("_write_stop_sending_frame", ["builder", "stream"]),
         ("get_timer", []),
-        ("stop_stream", ["stream_id", "error_code"]),
-        ("reset_stream", ["stream_id", "error_code"]),
         ("close", ["error_code", "frame_type", "reason_phrase"]),
     ],
 )
-def test_the_methods_we_override_or_call_have_the_signature_we_know(name: str, parameters: list[str]) -> None:
+def test_the_methods_we_call_have_the_signature_we_know(name: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(QuicConnection, name)).parameters)[1:] == parameters
 
 
@@ -148,6 +185,8 @@ def test_the_methods_we_override_or_call_have_the_signature_we_know(name: str, p
         "_close_at",
         "_close_event",
         "_configuration",
+        "_cryptos",
+        "_events",
         "_handshake_confirmed",
         "_is_client",
         "_local_max_data",
@@ -155,11 +194,16 @@ def test_the_methods_we_override_or_call_have_the_signature_we_know(name: str, p
         "_local_max_streams_uni",
         "_logger",
         "_loss",
+        "_max_datagram_size",
+        "_pacing_at",
+        "_remote_max_data",
+        "_remote_max_data_used",
         "_remote_max_streams_bidi",
         "_remote_max_streams_uni",
         "_spaces",
         "_state",
         "_streams",
+        "_streams_queue",
         "host_cid",
         "tls",
     ],
@@ -179,6 +223,42 @@ def test_what_we_override_is_all_that_raises_a_limit() -> None:
     assert "_stream_limit(stream.stream_id).value += 1" in inspect.getsource(QuicConnection._write_application)
 
 
+def test_streams_are_sent_from_in_one_method_alone() -> None:
+    """Ours shows it none, and empties the queue that the others fill."""
+    source = inspect.getsource(aioquic_connection)
+    assert source.count("self._streams.values()") == 1
+    assert "self._streams.values()" in inspect.getsource(QuicConnection._write_application)
+    queued = [line.strip() for line in source.splitlines() if "_streams_queue" in line]
+    assert queued.count("self._streams_queue.append(stream)") == 2
+    assert "for stream in self._streams_queue:" in inspect.getsource(QuicConnection._write_application)
+
+
+def test_a_packet_builder_has_a_packet_with_handlers() -> None:
+    crypto = CryptoPair()
+    crypto.setup_initial(bytes(8), is_client=True, version=QuicProtocolVersion.VERSION_1)
+    builder = QuicPacketBuilder(
+        host_cid=bytes(8),
+        peer_cid=bytes(8),
+        version=QuicProtocolVersion.VERSION_1,
+        is_client=True,
+        max_datagram_size=1200,
+    )
+    builder.start_packet(QuicPacketType.ONE_RTT, crypto)
+    assert builder._packet is not None
+    assert builder._packet.delivery_handlers == []
+    assert builder.packet_is_empty
+    assert builder.remaining_flight_space == 1200 - 3 - 8 - 16
+
+
+def test_recovery_takes_another_pacer_and_controller() -> None:
+    client = wire("agentao").client
+    assert isinstance(client._loss._pacer, MediaPacer)
+    assert isinstance(client._loss._cc, MediaWindow)
+    stock = wire("stock").client
+    assert type(stock._loss._pacer) is QuicPacketPacer
+    assert not isinstance(stock._loss._cc, MediaWindow)
+
+
 def test_a_limit_has_what_was_granted_sent_and_used() -> None:
     limit = Limit(frame_type=0, name="n", value=7)
     assert (limit.value, limit.sent, limit.used) == (7, 7, 0)
@@ -188,6 +268,8 @@ def test_a_stream_sender_holds_what_is_not_acknowledged() -> None:
     sender = QuicStream(stream_id=0, max_stream_data_remote=100).sender
     sender.write(b"12345", end_stream=True)
     assert (bytes(sender._buffer), sender._buffer_fin, sender._reset_error_code) == (b"12345", 5, None)
+    assert (list(sender._pending), sender._pending_eof) == ([range(5)], True)
+    assert (sender._buffer_stop, sender.highest_offset) == (5, 0)
     assert not sender.is_finished
     sender.reset(9)
     assert sender._reset_error_code == 9
@@ -223,10 +305,10 @@ def test_a_timer_before_the_first_datagram_or_after_the_end_is_none() -> None:
 
 @BOTH_ENGINES
 def test_opening_streams_stops_at_the_peers_limit(kind: str) -> None:
-    w = wire(kind, max_inbound_streams=128)
+    w = wire(kind, max_inbound_streams=10)
     w.shake_hands()
-    ids = [w.client.open_stream(unidirectional=True) for _ in range(128)]
-    assert ids == list(range(2, 2 + 4 * 128, 4))
+    ids = [w.client.open_stream(unidirectional=True) for _ in range(10)]
+    assert ids == list(range(2, 2 + 4 * 10, 4))
     assert w.client.room_for_streams(unidirectional=True) == 0
     assert w.client.open_stream(unidirectional=True) is None
     assert w.client.open_stream(unidirectional=False) == 0
@@ -462,6 +544,134 @@ def test_every_byte_fin_and_reset_arrives(kind: str, seed: int, loss: float) -> 
     if kind == "agentao":
         assert isinstance(server, Engine)
         assert server._connection_consumed == server._local_max_data.used
+
+
+def programme(kind: str, seed: int, loss: float) -> dict[str, dict[int, tuple[bytes, bool, int | None]]]:
+    """A random programme of streams in both directions, written bit by bit, with FINs, resets and stops, over a bad
+    path. What either side got in the end of each stream: bytes, whether it ended, the code of its reset."""
+    dice, network = random.Random(seed), random.Random(seed + 1)
+    w = wire(kind, max_stream_data=20_000, max_data=50_000, max_inbound_streams=6)
+    server = w.shake_hands()
+    w.lose = lambda: network.random() < loss
+    w.reading = True
+    sides = {"client": w.client, "server": server}
+    open_ones: list[tuple[str, int]] = []
+    for _ in range(60):
+        side = dice.choice(("client", "server"))
+        what, size, code = dice.randrange(10), dice.randrange(6_000), dice.randrange(100)
+        if what < 2 and (new := sides[side].open_stream(unidirectional=dice.random() < 0.5)) is not None:
+            open_ones.append((side, new))
+            if not new & 2:
+                sides[side].send_stream_data(new, b"?")  # or the other side would not know of it
+                w.run(lambda s=side, n=new: bool(w.received("server" if s == "client" else "client", n)))  # type: ignore[misc]
+                open_ones.append(("server" if side == "client" else "client", new))
+        elif open_ones and what < 8:
+            who, stream_id = dice.choice(open_ones)
+            sides[who].send_stream_data(stream_id, dice.randbytes(size))
+        elif open_ones:
+            who, stream_id = open_ones.pop(dice.randrange(len(open_ones)))
+            if what == 8:
+                sides[who].send_stream_data(stream_id, b"", end_stream=True)
+            else:
+                w.run(sides[who].is_drained)  # so that it does not depend on luck how much came before the reset
+                sides[who].reset_stream(stream_id, code)
+        if dice.random() < 0.3:
+            w.exchange()
+    for who, stream_id in open_ones:
+        sides[who].send_stream_data(stream_id, b".", end_stream=True)
+    w.run(lambda: all(engine.is_drained() for engine in sides.values()))
+    got: dict[str, dict[int, tuple[bytes, bool, int | None]]] = {}
+    for side in sides:
+        ids = {e.stream_id for e in w.events[side] if isinstance(e, events.StreamDataReceived | events.StreamReset)}
+        resets = {e.stream_id: e.error_code for e in w.events[side] if isinstance(e, events.StreamReset)}
+        got[side] = {n: (w.received(side, n), w.ended(side, n), resets.get(n)) for n in sorted(ids)}
+    return got
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("seed", range(12))
+def test_both_engines_deliver_the_same(seed: int, loss: float) -> None:
+    assert programme("agentao", seed, loss) == programme("stock", seed, loss)
+
+
+# -- the send path --------------------------------------------------------------------------------------------------
+
+
+def test_a_packet_costs_no_look_at_the_streams_that_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = wire("agentao", max_inbound_streams=400)
+    w.shake_hands()
+    streams = [push(w, 10) for _ in range(400)]
+    w.run(w.client.is_drained)
+    looked_at = []
+    look = Engine._write_stream_limits
+
+    def note(self: Engine, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        looked_at.append(stream)
+        look(self, builder, space, stream)
+
+    monkeypatch.setattr(Engine, "_write_stream_limits", note)
+    for stream_id in streams[:3]:
+        w.client.send_stream_data(stream_id, bytes(100))
+    w.run(w.client.is_drained)
+    assert len(looked_at) == 3
+
+
+def test_a_short_piece_is_not_torn_in_two() -> None:
+    w = wire("agentao")
+    w.shake_hands()
+    settle(w, 1.0)
+    for _ in range(12):
+        push(w, 260)
+    before = w.happened("server", events.StreamDataReceived)
+    w.run(w.client.is_drained)
+    assert w.happened("server", events.StreamDataReceived) - before == 12
+
+
+def test_streams_take_turns() -> None:
+    """A long one does not keep a short one waiting for longer than a packet."""
+    w = wire("agentao")
+    w.shake_hands()
+    settle(w, 1.0)
+    long, short = push(w, 100_000), push(w, 200)
+    w.run(lambda: len(w.received("server", short)) == 200)
+    assert len(w.received("server", long)) <= 4 * 1200
+
+
+def test_what_the_peer_forbids_waits_without_being_asked_again() -> None:
+    w = wire("agentao", max_stream_data=5_000, max_data=1_000_000)
+    server = w.shake_hands()
+    held, free = push(w, 8_000), push(w, 3_000, end=True)
+    w.run(lambda: w.ended("server", free))
+    assert isinstance(w.client, Engine)
+    assert [stream.stream_id for stream in w.client._blocked] == [held]
+    assert not w.client._talkative
+    server.consumed(held, 5_000, 0)
+    w.run(lambda: len(w.received("server", held)) == 8_000)
+    assert not w.client._blocked
+
+
+def test_an_ended_stream_is_forgotten_when_the_program_is_done_with_it() -> None:
+    w = wire("agentao")
+    server = w.shake_hands()
+    stream_id = push(w, 100, end=True)
+    w.run(lambda: w.ended("server", stream_id) and w.client.is_drained())
+    assert (w.client.stream_count, server.stream_count) == (1, 1)
+    assert w.client.discard(stream_id)
+    assert server.discard(stream_id)
+    assert (w.client.stream_count, server.stream_count) == (0, 0)
+
+
+def test_unsent_is_what_no_packet_has_carried() -> None:
+    w = wire("agentao")
+    w.shake_hands()
+    settle(w, 1.0)  # the pacer has to have something to give
+    stream_id = push(w, 2_000)
+    assert w.client.unsent(stream_id) == 2_000
+    w.lose = lambda: True
+    w.exchange()
+    assert (w.client.unsent(stream_id), w.client.backlog(stream_id)) == (0, 2_000)
+    w.client.reset_stream(stream_id, 0)
+    assert w.client.unsent(stream_id) == 0
 
 
 # -- strangers ------------------------------------------------------------------------------------------------------

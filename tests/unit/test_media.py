@@ -189,6 +189,31 @@ async def test_a_stream_that_falls_behind_sheds_before_anything_enters_it(autoju
     assert uplink.counters.packets_shed == 5
 
 
+async def test_what_does_not_leave_keeps_the_next_packets_out(autojump_clock: MockClock) -> None:
+    """A moment is nothing; after that it would only grow old in the stream."""
+    wire = Wire()
+    async with uplink_on(wire) as uplink:
+        await uplink.send(speech(0.02), Codec.PCMU)
+        await uplink.wait_played()
+        wire.streams[0].unsent = 10_000
+        await uplink.send(speech(0.2), Codec.PCMU)
+        await uplink.wait_played()
+        wire.streams[0].unsent = 0
+        await uplink.send(speech(0.02), Codec.PCMU)
+        await uplink.wait_played()
+    assert [frame.sequence_number for frame in wire.streams[0].frames[:-1]] == [0, 1, 2, 11]
+    assert uplink.counters.packets_shed == 8
+
+
+async def test_a_sender_that_waits_for_room_is_woken_for_several_packets(autojump_clock: MockClock) -> None:
+    async with uplink_on(Wire()) as uplink:
+        await uplink.send(speech(0.5), Codec.PCMU)
+        started = trio.current_time()
+        await uplink.send(speech(0.02), Codec.PCMU)
+        assert trio.current_time() - started == pytest.approx(0.1, abs=0.021)
+        assert uplink.queued == 21
+
+
 async def test_a_stream_the_gateway_stopped_is_replaced(autojump_clock: MockClock) -> None:
     wire = Wire()
     async with uplink_on(wire) as uplink:
