@@ -331,7 +331,7 @@ class Kit:
                 event = messages.decode(CallEvent, line.data)
                 self.heard.append((link, event))
                 if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
-                    self._over(event.call_sid)
+                    self.forget(event.call_sid)
         self._changed.unpark_all()
         return line
 
@@ -413,7 +413,8 @@ class Kit:
         """Remember a call, so that it is hung up in any case."""
         self.open_calls[call_sid] = link
 
-    def _over(self, call_sid: str) -> None:
+    def forget(self, call_sid: str) -> None:
+        """The call is over, or somebody else's to end."""
         if self.open_calls.pop(call_sid, None) is not None:
             self.limits.release()
 
@@ -426,4 +427,4 @@ class Kit:
                 except (Inconclusive, ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
                 finally:
-                    self._over(call_sid)
+                    self.forget(call_sid)
