@@ -46,6 +46,7 @@ __all__ = [
     "MessageTransport",
     "WebSocketTransport",
     "address",
+    "lost",
     "memory_transports",
     "refused_with",
     "websocket",

@@ -58,6 +58,13 @@ class Outbox(Generic[Control]):
         """Control events that wait to be sent."""
         return self._controls
 
+    def use(self, bytes_per_ms: int) -> None:
+        """Audio is of another format from now on; what waits in the old one is dropped."""
+        piece = bytes_per_ms * self._append_ms
+        if piece != self._piece:
+            self.drop_audio()
+            self._piece = piece
+
     def add_audio(self, data: bytes | bytearray | memoryview) -> None:
         """Queue audio, cut into pieces of ``append_ms``; what is left over waits for more. Never waits."""
         self._rest += data
@@ -108,6 +115,12 @@ class Outbox(Generic[Control]):
         while self._audio:
             self._drop_oldest()
         self._rest.clear()
+
+    def drop_controls(self) -> None:
+        """Forget the control events that wait, and keep the audio."""
+        self._queue = deque(entry for entry in self._queue if isinstance(entry, Audio))
+        self._controls = 0
+        self._room.unpark_all()
 
     def drop_all(self) -> None:
         """Forget everything, control events too: their connection is lost."""

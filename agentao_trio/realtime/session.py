@@ -7,14 +7,14 @@ connections, one after the other. Each begins with a *greeting*: the server's ``
 the server's echo of it, which has to say the same, and, where this is not the first, the conversation so far,
 function calls and their outputs included. From then on one task reads, one writes, and one waits for the hour to end.
 
-The reader decodes, keeps the books (conversation, journal, what was asked and answered) and calls inline handlers. It
-never waits for anybody: a reader that does lets pings go unanswered. The writer takes from the outbox and shields each
+The reader decodes, keeps the books (the conversation, what was asked and answered) and calls inline handlers. It never
+waits for anybody: a reader that does lets pings go unanswered. The writer takes from the outbox and shields each
 message, because half a message on the wire is the end of the connection.
 
 A connection is renewed a while before the server would close it, between turns if there is such a moment: nobody speaks
 and no response is active. Caller audio is kept meanwhile. When a connection is lost, the caller's audio of that time is
-dropped; created and deleted items that the server had not confirmed are sent again, everything else that was asked for
-in it fails. What the model was saying is cut off where it was.
+dropped; items whose creation or deletion the server had not confirmed are sent again, everything else that was asked
+for fails. What the model was saying is cut off where it was.
 
 What a session believes to be the time is its Unix time when it was opened plus trio's clock, so that it can be run
 in virtual time, and a clock that is set does not disturb it.
@@ -34,35 +34,76 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import attrs
+import msgspec
 import trio
 
 from agentao_trio.broadcast import Subscription as Queue
-from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, RealtimeError, SessionClosed
-from agentao_trio.realtime import connection, protocol
-from agentao_trio.realtime.connection import RECOVERABLE_CLOSE_CODES, Connect, MessageTransport
-from agentao_trio.realtime.conversation import Conversation
-from agentao_trio.realtime.outbox import Audio, Outbox
-from agentao_trio.realtime.protocol import Item, Profile, ServerEvent, SessionConfig
+from agentao_trio.errors import ConnectError, ConnectionLost, RealtimeError, SessionClosed
+from agentao_trio.realtime.asking import Asking
+from agentao_trio.realtime.connection import (
+    RECOVERABLE_CLOSE_CODES,
+    Connect,
+    MessageTransport,
+    address,
+    lost,
+    websocket,
+)
+from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
+from agentao_trio.realtime.protocol import (
+    UNSET,
+    AudioFormat,
+    ClientEvent,
+    ConversationItemAdded,
+    ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemDone,
+    ConversationItemTruncate,
+    ErrorEvent,
+    InputAudioBufferSpeechStarted,
+    InputAudioBufferSpeechStopped,
+    Item,
+    Malformed,
+    Profile,
+    ResponseCancel,
+    ResponseConfig,
+    ServerEvent,
+    SessionConfig,
+    SessionCreated,
+    SessionUpdate,
+    SessionUpdated,
+    Unknown,
+    decode_server_event,
+    encode_client_event,
+)
+from agentao_trio.realtime.replay import Ledger
 from agentao_trio.realtime.router import Errors, Handler, Router, RouterStatistics, Selector, Subscription
-from agentao_trio.services import leaving_bare, service_nursery
+from agentao_trio.services import leaving_bare, service_nursery, task_nursery
 
 __all__ = ["RealtimeSession", "RealtimeState", "RealtimeStatistics", "open_realtime"]
 
 log = logging.getLogger("agentao_trio.realtime")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
+AnyEvent = TypeVar("AnyEvent", bound=ServerEvent)
 
-#: Seconds that a greeting may take: the server's hello, our configuration and its echo.
+#: Seconds that a greeting may take: the server's hello, our configuration and its echo, the replay.
 GREETING_SECONDS = 15.0
-#: Seconds that leaving a session may take for what is queued and for the closing handshake.
+#: Seconds that leaving a session may take, for what is queued and for the closing handshake.
 CLOSE_SECONDS = 2.0
+#: Seconds that one message may take to be written; after that the connection is given up.
+WRITE_SECONDS = 5.0
 #: Milliseconds of caller audio that may wait to be sent.
 UPLINK_MS = 1000
 #: Seconds before the end of a connection's time from which it is renewed between turns, and from which it is anyway.
 RENEW_BEFORE = 120.0
 RENEW_AT_LAST = 5.0
-#: Attempts to connect in a row, and the longest pause between two, in seconds.
+#: Attempts to connect in a row, the pause that the first ones are apart at most, and the longest one, in seconds.
 MOST_ATTEMPTS = 6
+FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
+
+_BYTES_PER_MS = {AudioFormat.PCMU: 8, AudioFormat.PCMA: 8, AudioFormat.PCM24K: 48}
+#: What an echo has to repeat for a session to be what was asked for.
+_ECHOED = ("input_format", "output_format", "output_modalities")
 
 
 class RealtimeState(StrEnum):
@@ -79,9 +120,8 @@ class RealtimeStatistics:
     """What a session has done so far."""
 
     state: RealtimeState
-    #: Connections that were greeted; one more than the renewals and losses that were survived.
+    #: Connections that were greeted, those replaced before their time was over, and those lost.
     connections: int
-    #: Connections replaced before their time was over, and connections lost.
     renewals: int
     losses: int
     #: Attempts to connect that failed.
@@ -98,9 +138,9 @@ class RealtimeStatistics:
     #: Errors the server told of, and those of them that were races nobody has to mind.
     errors: int
     harmless_errors: int
-    #: Responses asked for again after a failure.
+    #: Responses asked for again after a refusal or a failure.
     retries: int
-    #: Items that were put into a new connection, and items that cannot be (audio without a transcript).
+    #: Items that were put into a new connection, and items that the server did not take there.
     items_replayed: int
     items_left_behind: int
     router: RouterStatistics
@@ -115,14 +155,54 @@ class RealtimeSession:
     was asked for may still happen.
     """
 
-    #: The conversation so far.
-    conversation: Conversation
-    #: The configuration as the server last echoed it, on top of what was asked for.
-    config: SessionConfig
-    #: The server's name for the current connection's session, and the Unix time at which it will close it.
-    session_id: str
-    expires_at: float | None
-    state: RealtimeState
+    def __init__(
+        self,
+        services: trio.Nursery,
+        connect: Connect,
+        *,
+        where: str,
+        config: SessionConfig,
+        profile: Profile,
+        uplink_ms: int,
+        append_ms: int,
+        renew_before: float,
+        jitter: Callable[[], float],
+    ) -> None:
+        #: The configuration as the server last echoed it, on top of what was asked for.
+        self.config = config
+        #: The server's name for the session of the current connection.
+        self.session_id = ""
+        #: The Unix time at which the server will close the current connection, if it told.
+        self.expires_at: float | None = None
+        self.state = RealtimeState.CONNECTING
+        self._connect = connect
+        self._where = where
+        self._wanted = config
+        self._profile = profile
+        self._renew_before = renew_before
+        self._jitter = jitter
+        self._counts: Counter[str] = Counter()
+        self._router = Router(services)
+        self._outbox: Outbox[ClientEvent] = Outbox(
+            bytes_per_ms=self._bytes_per_ms(), bound_ms=uplink_ms, append_ms=append_ms
+        )
+        self._asking = Asking(services, self.send, self._counts, jitter=jitter)
+        self._ledger = Ledger()
+        #: Creations and deletions of items that the server has not confirmed, by client event id.
+        self._unconfirmed: dict[str, ClientEvent] = {}
+        self._replaying: dict[str, str] = {}
+        self._replayed: set[str] = set()
+        self._caller_speaks = False
+        self._serial = 0
+        self._changed = trio.lowlevel.ParkingLot()
+        self._hooks: dict[str, list[Callable[[str], object]]] = {"reconnecting": [], "renewed": []}
+        self._clock_offset = time.time() - trio.current_time()
+        self._opened = trio.Event()
+        self._leaving = trio.Event()
+        self._finished = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<RealtimeSession {self.session_id or '(new)'} at {self._where}, {self.state.value}>"
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
@@ -131,47 +211,87 @@ class RealtimeSession:
 
         Where more than ``uplink_ms`` wait to be sent, the oldest is dropped and counted.
         """
+        if self.state is not RealtimeState.CLOSED:
+            self._outbox.add_audio(data)
 
-    async def send(self, event: protocol.ClientEvent) -> str:
-        """Queue a client event, and return its id. Waits while there is no room."""
+    async def send(self, event: ClientEvent) -> str:
+        """Queue a client event, and return its id. Waits while there is no room. Cancelled, it has not been queued."""
+        self._check_open()
+        await self._outbox.wait_for_room()
+        return self.send_nowait(event)
 
-    def send_nowait(self, event: protocol.ClientEvent) -> str:
+    def send_nowait(self, event: ClientEvent) -> str:
         """Queue a client event, and return its id. For inline handlers, which cannot wait.
 
         Raises :class:`trio.WouldBlock` where there is no room. If the server refuses it, subscribers of ``"error"``
         are told.
         """
+        self._check_open()
+        if event.event_id is UNSET:
+            event = attrs.evolve(event, event_id=self._new_id("event"))
+        if isinstance(event, ConversationItemCreate) and event.item.id is None:
+            event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
+        event_id = str(event.event_id)
+        self._outbox.add(event)
+        if isinstance(event, ConversationItemCreate | ConversationItemDelete):
+            self._unconfirmed[event_id] = event
+        return event_id
 
-    async def request(self, event: protocol.ClientEvent) -> ServerEvent:
-        """Send a client event, and return the server's answer to it.
-
-        For the events that have one: everything but ``input_audio_buffer.append`` and ``output_audio_buffer.clear``.
-        """
+    async def request(self, event: ClientEvent) -> ServerEvent:
+        """Send a client event, and return the server's answer to it. Raises ValueError for events that have none."""
+        self._check_open()
+        if isinstance(event, ConversationItemCreate) and event.item.id is None:
+            event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
+        return await self._asking.request(attrs.evolve(event, event_id=self._new_id("event")))
 
     async def update(self, config: SessionConfig) -> None:
         """Change the configuration; what ``config`` leaves UNSET stays as it is.
 
         Raises :class:`RealtimeError` (``echoed_otherwise``) where the server says that it took something else.
         """
+        wanted = _merged(self._wanted, config)
+        # The audio formats are repeated in every update: there are servers that reset what is left out.
+        asked = attrs.evolve(config, input_format=wanted.input_format, output_format=wanted.output_format)
+        answer = await self.request(SessionUpdate(session=asked))
+        assert isinstance(answer, SessionUpdated)
+        self._check_echo(wanted, answer)
+        self._wanted = wanted
 
     async def create_item(self, item: Item, *, previous_item_id: str | None = None) -> str:
         """Add an item to the conversation, at its end or behind another, and return its id."""
+        behind = UNSET if previous_item_id is None else previous_item_id
+        answer = await self.request(ConversationItemCreate(item=item, previous_item_id=behind))
+        assert isinstance(answer, ConversationItemAdded)
+        return answer.item.id or ""
 
     async def delete_item(self, item_id: str) -> None:
         """Take an item out of the conversation."""
+        await self.request(ConversationItemDelete(item_id=item_id))
 
     async def truncate(self, item_id: str, audio_end_ms: int, *, content_index: int = 0) -> None:
         """Tell the model how much of its audio was heard, in milliseconds."""
+        await self.request(
+            ConversationItemTruncate(item_id=item_id, audio_end_ms=audio_end_ms, content_index=content_index)
+        )
 
-    async def create_response(self, params: Mapping[str, Any] | None = None) -> str:
+    async def create_response(self, params: ResponseConfig | Mapping[str, Any] | None = None) -> str:
         """Ask for a response, and return its id when it has begun.
 
         One at a time: waits for the end of the active one, first. Refusals that may pass are retried within a budget.
         So are responses that fail for such a reason after they have begun, by the session itself.
         """
+        self._check_open()
+        config = params if isinstance(params, ResponseConfig) or params is None else ResponseConfig(**params)
+        return await self._asking.create_response(config, self._new_id)
 
     async def cancel_response(self) -> None:
         """Stop the active response, and wait until it has ended. Harmless where there is none."""
+        self._check_open()
+        if self._asking.active is None:
+            await trio.lowlevel.checkpoint()
+            return
+        with contextlib.suppress(RealtimeError):  # it had ended before the server heard of it
+            await self.request(ResponseCancel())
 
     # -- hearing ----------------------------------------------------------------------------------------------------
 
@@ -180,22 +300,312 @@ class RealtimeSession:
     ) -> Callable[[AnyHandler], AnyHandler]:
         """A decorator that subscribes a handler; see :meth:`subscribe`."""
 
+        def register(handler: AnyHandler) -> AnyHandler:
+            self.subscribe(selector, handler, own_task=own_task, errors=errors)
+            return handler
+
+        return register
+
     def subscribe(
         self, selector: Selector, handler: Handler, *, own_task: bool = False, errors: Errors = "propagate"
     ) -> Subscription:
-        """Call ``handler(event)`` for each event that ``selector`` selects; see :mod:`agentao_trio.realtime.router`."""
+        """Call ``handler(event)`` for each event that ``selector`` selects; see :mod:`agentao_trio.realtime.router`.
+
+        Raises TypeError for an ``async`` handler without ``own_task``.
+        """
+        return self._router.subscribe(selector, handler, own_task=own_task, errors=errors)
 
     def events(self, selector: Selector = "*") -> Queue[Any]:
         """An async iterator over the events that ``selector`` selects, from now on, until the session ends."""
+        return self._router.events(selector)
 
     def on_reconnecting(self, hook: Callable[[str], object]) -> None:
         """Call ``hook(reason)`` when a connection has ended and the next is not there yet. Has to be quick."""
+        self._hooks["reconnecting"].append(hook)
 
     def on_renewed(self, hook: Callable[[str], object]) -> None:
-        """Call ``hook(reason)`` when the session has a new connection, with the conversation replayed. To be quick."""
+        """Call ``hook(reason)`` when there is a new connection with the conversation replayed. Has to be quick."""
+        self._hooks["renewed"].append(hook)
 
     def statistics(self) -> RealtimeStatistics:
         """A snapshot."""
+        names = [field.name for field in attrs.fields(RealtimeStatistics)]
+        own = {"state", "audio_dropped_ms", "audio_waiting_ms", "router"}
+        return RealtimeStatistics(
+            state=self.state,
+            audio_dropped_ms=self._outbox.dropped_ms,
+            audio_waiting_ms=self._outbox.waiting_ms,
+            router=self._router.statistics(),
+            **{name: self._counts[name] for name in names if name not in own},
+        )
+
+    # -- connections, one after the other ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Have a connection until the session is left. Raises what no new connection can mend."""
+        reason = ""
+        try:
+            while not self._leaving.is_set():
+                async with contextlib.AsyncExitStack() as stack:
+                    transport = await self._open_connection(stack)
+                    self.state = RealtimeState.CONNECTED
+                    self._counts["connections"] += 1
+                    self._asking.connected = True
+                    self._opened.set()
+                    if reason:
+                        self._call_hooks("renewed", reason)
+                    ending = await self._converse(transport)
+                    self.state = RealtimeState.RECONNECTING
+                    self._asking.connected = False
+                    if isinstance(ending, ConnectionLost):
+                        reason = str(ending)
+                        self._counts["losses"] += 1
+                        if ending.code not in RECOVERABLE_CLOSE_CODES:
+                            raise ending
+                        self._outbox.drop_all()
+                    else:
+                        reason = ending
+                        self._counts["renewals"] += not self._leaving.is_set()
+                        self._outbox.drop_controls()
+                    if not self._leaving.is_set():
+                        self._call_hooks("reconnecting", reason)
+                    with trio.move_on_after(CLOSE_SECONDS):
+                        await transport.aclose()
+                self._asking.connection_lost(reason)
+        finally:
+            self.state = RealtimeState.CLOSED
+            self._router.end()
+            self._asking.close()
+            self._finished.set()
+
+    async def _open_connection(self, stack: contextlib.AsyncExitStack) -> MessageTransport:
+        """A greeted connection, after as many attempts as it takes; closed by ``stack``."""
+        for attempt in range(MOST_ATTEMPTS):
+            try:
+                async with contextlib.AsyncExitStack() as trying:
+                    transport = await trying.enter_async_context(self._connect())
+                    await self._greet(transport)
+                    stack.push_async_exit(trying.pop_all())
+                    return transport
+            except (ConnectError, ConnectionLost, trio.TooSlowError) as error:
+                self._counts["failed_attempts"] += 1
+                final = isinstance(error, ConnectError) and error.refused
+                final |= isinstance(error, ConnectionLost) and error.code not in RECOVERABLE_CLOSE_CODES
+                if final or attempt == MOST_ATTEMPTS - 1:
+                    raise
+                log.info("no connection to %s yet: %s", self._where, error)
+            await trio.sleep(self._jitter() * min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _greet(self, transport: MessageTransport) -> None:
+        with trio.move_on_after(GREETING_SECONDS):
+            hello = await self._await(transport, SessionCreated, "")
+            self.session_id = hello.session.id or ""
+            self.expires_at = hello.session.expires_at
+            event_id = self._new_id("event")
+            await self._write(transport, SessionUpdate(session=self._wanted, event_id=event_id))
+            self._check_echo(self._wanted, await self._await(transport, SessionUpdated, event_id))
+            await self._replay(transport)
+            return
+        raise ConnectError(f"{self._where} took longer than {GREETING_SECONDS:g} s to begin a session", reason="slow")
+
+    async def _await(self, transport: MessageTransport, kind: type[AnyEvent], event_id: str) -> AnyEvent:
+        """The next event of a kind. Raises :class:`RealtimeError` where the server refuses instead."""
+        while True:
+            event = self._take(await transport.receive())
+            if isinstance(event, kind):
+                return event
+            if isinstance(event, ErrorEvent) and (event.error.event_id or "") in ("", event_id):
+                raise self._asking.refusal(event.error)
+
+    async def _replay(self, transport: MessageTransport) -> None:
+        """Put the conversation so far into a new connection, and then what no connection has confirmed."""
+        items = self._ledger.items() if self._counts["connections"] else []
+        self._replayed = set()
+        self._replaying = {self._new_id("event"): str(item.id) for item in items}
+        events = [
+            ConversationItemCreate(item=item, event_id=event_id)
+            for event_id, item in zip(self._replaying, items, strict=True)
+        ]
+
+        async def put() -> None:
+            for event in (*events, *tuple(self._unconfirmed.values())):
+                await self._write(transport, event)
+
+        if not events and not self._unconfirmed:
+            return
+        with leaving_bare():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(put)
+                while self._replaying:
+                    self._take(await transport.receive())
+
+    async def _converse(self, transport: MessageTransport) -> ConnectionLost | str:
+        """Read and write until the connection is lost, or it is time for another: why."""
+        endings: list[ConnectionLost | str] = []
+        async with task_nursery() as nursery:
+
+            async def read() -> None:
+                while True:
+                    try:
+                        data = await transport.receive()
+                    except ConnectionLost as loss:
+                        end(loss)
+                        return
+                    self._take(data)
+
+            async def write() -> None:
+                while True:
+                    entry = await self._outbox.take()
+                    try:
+                        await self._write(transport, entry)
+                    except ConnectionLost:
+                        return  # the reader is told why, when it has read what came before
+                    except trio.TooSlowError:
+                        end(lost(1006, f"the server took nothing for {WRITE_SECONDS:g} s"))
+                        return
+
+            async def leave() -> None:
+                await self._leaving.wait()
+                end("left")
+
+            async def renew() -> None:
+                end(await self._time_to_renew())
+
+            def end(why: ConnectionLost | str) -> None:
+                endings.append(why)
+                over.set()
+
+            over = trio.Event()
+            for task in (read, write, leave, renew):
+                nursery.start_soon(task, name=f"realtime {task.__name__}")
+            await over.wait()
+        return endings[0]
+
+    async def _time_to_renew(self) -> str:
+        if self.expires_at is None:
+            await trio.sleep_forever()
+        assert self.expires_at is not None
+        expires = self.expires_at - self._clock_offset
+        await trio.sleep_until(max(expires - self._renew_before, trio.current_time() + RENEW_AT_LAST))
+        with trio.move_on_at(expires - RENEW_AT_LAST):
+            while self._caller_speaks or self._asking.busy:
+                await self._changed.park()
+        return "its time was nearly over"
+
+    async def _write(self, transport: MessageTransport, entry: ClientEvent | Audio) -> None:
+        if isinstance(entry, Audio):
+            self._counts["audio_sent_ms"] += len(entry.data) // self._bytes_per_ms()
+            message = {"type": "input_audio_buffer.append", "audio": base64.b64encode(entry.data).decode()}
+            data = msgspec.json.encode(message)
+        else:
+            data = encode_client_event(entry, profile=self._profile)
+        with trio.fail_after(WRITE_SECONDS) as scope:
+            scope.shield = True
+            await transport.send(data)
+        self._counts["events_sent"] += 1
+
+    # -- what the server says ---------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> ServerEvent:
+        """Everything that is done with a message. Never waits."""
+        event = decode_server_event(data).event
+        self._counts["events_received"] += 1
+        self._counts["unknown"] += isinstance(event, Unknown)
+        self._counts["malformed"] += isinstance(event, Malformed)
+        if self._is_of_replay(event):
+            return event
+        self._ledger.heard(event)
+        match event:
+            case ConversationItemAdded():
+                self._confirm(ConversationItemCreate, event.item.id)
+            case InputAudioBufferSpeechStarted():
+                self._caller_speaks = True
+                self._asking.caller_speaks()
+            case InputAudioBufferSpeechStopped():
+                self._caller_speaks = False
+            case ErrorEvent():
+                self._counts["errors"] += 1
+                self._unconfirmed.pop(event.error.event_id or "", None)
+        if event.TYPE == "conversation.item.deleted":
+            self._confirm(ConversationItemDelete, getattr(event, "item_id", ""))
+        self._asking.heard(event)
+        self._router.route(event)
+        self._changed.unpark_all()
+        return event
+
+    def _is_of_replay(self, event: ServerEvent) -> bool:
+        """Whether this is only the server's answer to our replay, and no news."""
+        if isinstance(event, ErrorEvent) and event.error.event_id in self._replaying:
+            log.warning("an item was not taken into the new connection: %s", event.error.message)
+            del self._replaying[event.error.event_id]
+            self._counts["items_left_behind"] += 1
+            return True
+        if not isinstance(event, ConversationItemAdded | ConversationItemDone):
+            return False
+        for event_id, item_id in self._replaying.items():
+            if item_id == event.item.id:
+                del self._replaying[event_id]
+                self._replayed.add(item_id)
+                self._counts["items_replayed"] += 1
+                return True
+        return event.item.id in self._replayed
+
+    def _confirm(self, kind: type[ClientEvent], item_id: str | None) -> None:
+        for event_id, event in tuple(self._unconfirmed.items()):
+            named = event.item.id if isinstance(event, ConversationItemCreate) else getattr(event, "item_id", None)
+            if isinstance(event, kind) and named == item_id:
+                del self._unconfirmed[event_id]
+
+    def _check_echo(self, wanted: SessionConfig, answer: SessionUpdated) -> None:
+        told = answer.session.config()
+        for name in _ECHOED:
+            asked, echoed = getattr(wanted, name), getattr(told, name)
+            if UNSET not in (asked, echoed) and asked != echoed:
+                raise RealtimeError(
+                    f"the model took {name} {_plainly(echoed)} in place of {_plainly(asked)}",
+                    type="invalid_request_error",
+                    code="echoed_otherwise",
+                    param=name,
+                )
+        self.config = _merged(wanted, told)
+        self._outbox.use(self._bytes_per_ms())
+
+    # -- small matters ----------------------------------------------------------------------------------------------
+
+    def _bytes_per_ms(self) -> int:
+        chosen = self.config.input_format
+        return _BYTES_PER_MS[chosen if isinstance(chosen, AudioFormat) else AudioFormat.PCM24K]
+
+    def _new_id(self, kind: str) -> str:
+        self._serial += 1
+        return f"{kind}_agentao_{self._serial}"
+
+    def _check_open(self) -> None:
+        if self.state is RealtimeState.CLOSED:
+            raise SessionClosed("the session with the model is over")
+
+    def _call_hooks(self, when: str, reason: str) -> None:
+        for hook in self._hooks[when]:
+            hook(reason)
+
+    async def _leave(self) -> None:
+        """Send what is queued, and close. Cancelled, it closes without a goodbye."""
+        if self.state is RealtimeState.CONNECTED:
+            await self._outbox.wait_empty()
+        self._leaving.set()
+        if self.state is RealtimeState.CONNECTED:
+            await self._finished.wait()
+
+
+def _plainly(value: Any) -> str:
+    return str(value.value) if isinstance(value, AudioFormat) else str(value)
+
+
+def _merged(old: SessionConfig, new: SessionConfig) -> SessionConfig:
+    """``old`` with everything that ``new`` says."""
+    said = {field.name: getattr(new, field.name) for field in attrs.fields(SessionConfig)}
+    return attrs.evolve(old, **{name: value for name, value in said.items() if value is not UNSET})
 
 
 @contextlib.asynccontextmanager
@@ -209,8 +619,45 @@ async def open_realtime(
     ssl_context: ssl.SSLContext | None = None,
     connect: Connect | None = None,
     uplink_ms: int = UPLINK_MS,
-    append_ms: int = 20,
+    append_ms: int = APPEND_MS,
     renew_before: float = RENEW_BEFORE,
+    jitter: Callable[[], float] = random.random,
 ) -> AsyncIterator[RealtimeSession]:
-    """Open a session with the model at ``url``; it is configured when the block begins, and closed when it ends."""
-    yield  # type: ignore[misc]
+    """Open a session with the model at ``url``. It is configured when the block begins, and closed when it ends.
+
+    ``headers`` are for servers that want others than ``Authorization``; ``connect`` takes the place of the WebSocket.
+    ``append_ms`` of audio are sent at a time (20 or 40), ``renew_before`` seconds before its time is over a connection
+    is replaced, and ``jitter`` gives fractions of pauses.
+
+    Raises ValueError for a URL that is none, or a key that would travel in the clear, :class:`AuthenticationError`
+    where the key is refused, :class:`ConnectError` or :class:`ConnectionLost` where there is no connection after all
+    attempts, and :class:`RealtimeError` where the model refuses the configuration. The same errors end the block when
+    a connection is lost later and cannot be replaced.
+    """
+    if connect is None:
+        sent = dict(headers or {})
+        if api_key is not None:
+            sent["Authorization"] = f"Bearer {api_key}"
+        if profile is Profile.LEGACY:
+            sent["OpenAI-Beta"] = "realtime=v1"
+        connect = websocket(url, headers=sent, ssl_context=ssl_context)
+    with leaving_bare(), leaving_bare():
+        async with service_nursery() as services:
+            session = RealtimeSession(
+                services,
+                connect,
+                where=address(url),
+                config=config,
+                profile=profile,
+                uplink_ms=uplink_ms,
+                append_ms=append_ms,
+                renew_before=renew_before,
+                jitter=jitter,
+            )
+            services.start_soon(session._run, name=f"realtime session at {address(url)}")
+            await session._opened.wait()
+            try:
+                yield session
+            finally:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await session._leave()

@@ -76,6 +76,7 @@ async def open_simulator(
     conversation goes on in the script where that one had got to. Raises OSError where the port is taken.
     """
     names = map("c{}".format, itertools.count(1))
+    epoch = time.time() - trio.current_time()
     arrivals = itertools.count()
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
@@ -85,7 +86,7 @@ async def open_simulator(
     async def play(connection: ServerConnection) -> None:
         assert connection.request is not None  # or there were no connection
         legacy = connection.request.headers.get("OpenAI-Beta") == "realtime=v1"
-        await _play(script, next(names), WebSocketTransport(connection), legacy=legacy)
+        await _play(script, next(names), WebSocketTransport(connection), legacy=legacy, epoch=epoch)
 
     async with task_nursery() as nursery:
         server = await nursery.start(
@@ -111,10 +112,14 @@ def simulated(script: Script, *, profile: Profile = Profile.GA) -> Connect:
     Every connection is a new server with the same script, as with :func:`open_simulator`.
     """
     arrivals = itertools.count()
+    epoch = 0.0
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[MessageTransport]:
+        nonlocal epoch
         number = next(arrivals)
+        if number == 0:
+            epoch = time.time() - trio.current_time()
         await trio.lowlevel.checkpoint()
         status = _status(script, number)
         if status is not None:
@@ -122,7 +127,8 @@ def simulated(script: Script, *, profile: Profile = Profile.GA) -> Connect:
         near, far = memory_transports()
         async with task_nursery() as nursery:
             name = f"c{number + 1}"
-            nursery.start_soon(partial(_play, script, name, far, legacy=profile is Profile.LEGACY), name="model")
+            legacy = profile is Profile.LEGACY
+            nursery.start_soon(partial(_play, script, name, far, legacy=legacy, epoch=epoch), name="model")
             try:
                 yield near
             finally:
@@ -140,10 +146,12 @@ def _status(script: Script, number: int) -> int | None:
     return None
 
 
-async def _play(script: Script, name: str, transport: MemoryTransport | WebSocketTransport, *, legacy: bool) -> None:
-    """Be the server of one connection, until it is over."""
+async def _play(
+    script: Script, name: str, transport: MemoryTransport | WebSocketTransport, *, legacy: bool, epoch: float
+) -> None:
+    """Be the server of one connection, until it is over. ``epoch`` is the Unix time at which trio's clock was 0."""
     now = trio.current_time()
-    model = ScriptedModel(script, name=name, now=now, unix_now=time.time(), legacy=legacy)
+    model = ScriptedModel(script, name=name, now=now, unix_now=epoch + now, legacy=legacy)
     news = trio.lowlevel.ParkingLot()
     sent = trio.lowlevel.ParkingLot()
 
