@@ -77,7 +77,7 @@ async def converse(call: ActiveCall) -> None:
 
 async def until(session: Session, state: SessionState) -> None:
     with trio.fail_after(BACK_WITHIN):
-        while session.state is not state:  # noqa: ASYNC110 - there is no event to wait for
+        while session.state is not state:
             await trio.sleep(0.01)
 
 
@@ -88,7 +88,7 @@ async def test_calls_outlive_an_outage_and_hear_of_what_ended_meanwhile() -> Non
         relay.dark = True
         await until(session, SessionState.RECONNECTING)
         with trio.fail_after(5):
-            while gateway.model.statistics().calls_open > 1:  # noqa: ASYNC110 - there is no event to wait for
+            while gateway.model.statistics().calls_open > 1:
                 await trio.sleep(0.01)
         assert ending.state is not CallState.DISCONNECTED
         relay.dark = False
@@ -185,7 +185,7 @@ async def test_a_stream_reset_in_mid_frame_by_a_hostile_gateway() -> None:
         await gateway.stream(hangup * 2)
         with trio.fail_after(5):
             assert (await call.wait_ended()).q850_cause == 31
-            while session.statistics().events_duplicate < 1:  # noqa: ASYNC110 - there is no event to wait for
+            while session.statistics().events_duplicate < 1:
                 await trio.sleep(0.01)
         statistics = session.statistics()
         assert statistics.streams_reset == len(range(1, len(hangup), 7))

@@ -146,7 +146,7 @@ async def test_a_hundred_random_endings_leave_nothing() -> None:
             for _ in range(AT_ONCE):
                 nursery.start_soon(one_after_the_other)
         with trio.move_on_after(3):  # to notice those that went in the dark
-            while gateway.statistics().listener.connections:  # noqa: ASYNC110 - there is no event to wait for
+            while gateway.statistics().listener.connections:
                 await trio.sleep(0.05)
         assert gateway.statistics().listener.connections == 0
         # Of a program whose hangup was lost in the dark the gateway keeps the call until its far end has had enough.

@@ -151,7 +151,7 @@ async def test_a_gateway_that_was_started_anew_knows_no_calls(dies: bool, autoju
             await trio.sleep(1)
             await site.start()
             with trio.fail_after(4.5):  # a dead peer is noticed within 3 s
-                while session.statistics().connections < 2:  # noqa: ASYNC110 - there is no event to wait for
+                while session.statistics().connections < 2:
                     await trio.sleep(0.05)
             new = await place(session)
             with pytest.raises(ConnectionLost, match=old.call_sid):

@@ -7,9 +7,10 @@
     python -m tests.soak fuzz         ten million mutated inputs for the decoders
     python -m tests.soak coverage     the codec's branches that its tests reach
     python -m tests.soak atheris      coverage-guided fuzzing, where atheris is installed
+    python -m tests.soak machines     state machines with a session in hand, and troubles
     python -m tests.soak netns        calls between two network namespaces, for root on Linux
 
-Each of the four explains itself with ``--help``. Ends with status 1 when a goal was not reached. Takes less than 1 GB.
+Each of these explains itself with ``--help``. Ends with status 1 when a goal was not reached. Takes less than 1 GB.
 """
 
 # ruff: noqa: T201 - printing is what it is for
@@ -25,7 +26,13 @@ import time
 from datetime import UTC, datetime
 
 #: The module behind each command.
-COMMANDS = {"fuzz": "fuzz", "coverage": "codec_coverage", "atheris": "guided", "netns": "netns"}
+COMMANDS = {
+    "fuzz": "fuzz",
+    "coverage": "codec_coverage",
+    "atheris": "guided",
+    "machines": "machines",
+    "netns": "netns",
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -176,7 +176,7 @@ async def _return_of_the_path(seed: int, dark: float, loss: float) -> tuple[floa
         network.outage(dark)
         noticed = float("inf")
         with trio.move_on_after(dark):
-            while session.state.value == "connected":  # noqa: ASYNC110 - there is no event to wait for
+            while session.state.value == "connected":
                 await trio.sleep(0.05)
             noticed = trio.current_time() - went
             await trio.sleep_forever()
