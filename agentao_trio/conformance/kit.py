@@ -196,6 +196,25 @@ class Link:
             await self.until(EventType.CHANNEL_CREATE, call_sid)
         return call_sid
 
+    async def unnamed_call(self, role: str = "answer") -> str:
+        """A call whose sid the gateway chooses; empty where it does not say."""
+        await self.kit.limits.acquire()
+        reply = await self.ask(
+            messages.OriginateRequest(
+                trunk_id=self.kit.profile.trunk,
+                to=self.kit.profile.destination(role),
+                client_id=self.kit.client_id,
+                default_app=DialplanAction.ANSWER,
+                max_duration_ms=20_000,
+            )
+        )
+        call_sid: str = reply.call_sid if reply is not None and not reply.error_code else ""
+        if call_sid:
+            self.kit.placed(self, call_sid)
+        else:
+            self.kit.limits.release()
+        return call_sid
+
     async def answered(self, role: str = "answer", **fields: Any) -> str:
         """:meth:`dial`, and wait for CHANNEL_ANSWER."""
         call_sid = await self.dial(role, wait=False, **fields)

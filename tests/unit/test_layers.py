@@ -84,7 +84,7 @@ PARTS: tuple[str, ...] = (
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 #: The conformance kit below the I/O line: each may use those before it.
 CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
-CHECKS = ("events", "subscriptions", "replay")
+CHECKS = ("events", "subscriptions", "replay", "rpc")
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 #: What bridges a call and a model, from the bottom up.
@@ -195,8 +195,17 @@ LAYERS = {
     "replay": waits(*CORE, "hub", "chronicle"),
     "fleet": waits(*CORE, theirs="trio attrs coredis"),
     "live.server": waits(*CORE, "live.feed", "live.packets", theirs="trio attrs msgspec h11 wsproto websockets"),
+    "realtime.connection": waits("errors", "legible", theirs="trio websockets"),
+    "realtime.router": waits(
+        "errors", "broadcast", "handlers", "realtime.names", "realtime.server_events", theirs="trio attrs"
+    ),
+    "realtime.outbox": waits(),
+    "realtime.replay": pure("realtime.conversation", "realtime.protocol", theirs=""),
+    "realtime.asking": waits("errors", "realtime", "realtime.protocol"),
     "realtime.session": waits(
-        *CORE, "call", "realtime.protocol", "realtime.conversation", theirs="trio attrs msgspec websockets"
+        *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
+        *("realtime.router", "realtime.outbox", "realtime.replay", "realtime.asking"),
+        theirs="trio attrs msgspec",
     ),
     **{
         f"realtime.{part}": waits(
@@ -205,7 +214,18 @@ LAYERS = {
         )
         for index, part in enumerate(BRIDGE)
     },
-    "realtime.simulator": waits(*CORE, "realtime.protocol", theirs="trio attrs msgspec websockets"),
+    # The scripted model shares no code with the client but the transport, and spells its events by itself.
+    "realtime.vad": pure("audio", theirs="attrs audioop"),
+    "realtime.script": pure(),
+    "realtime.model_settings": pure(theirs=""),
+    "realtime.model_reply": pure("audio", "wav", "realtime.script", theirs="attrs audioop"),
+    "realtime.model": pure(
+        "audio", "realtime.script", "realtime.vad", "realtime.model_settings", "realtime.model_reply"
+    ),
+    "realtime.simulator": waits(
+        *("errors", "services", "realtime.names", "realtime.script", "realtime.model", "realtime.connection"),
+        theirs="trio attrs websockets",
+    ),
     # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
     "gateway.downlink": waits(*CORE, *GATEWAY, "transport"),
     "gateway.server": waits(
