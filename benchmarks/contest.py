@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
+import trio
+
+from benchmarks.floor import FRAMES_PER_DATAGRAM, measure_floor
 from benchmarks.race import ratio_of
 from benchmarks.row import Goal, Row, row_of
 from benchmarks.talk import Report
@@ -125,9 +129,25 @@ def open_contest() -> Iterator[Contest]:
 
 def measure(contest: Contest, *, quick: bool) -> Iterator[Row]:
     """How many calls a core carries, what they cost, and how long an echo takes, beside the asyncio client's."""
+    yield _floor()
     yield from _echoes(contest, quick=quick)
     yield from _capacity(contest, quick=quick)
     yield from _cost(contest, quick=quick)
+
+
+def _floor() -> Row:
+    floor = trio.run(measure_floor)
+    pieces = {name: 1e6 * seconds for name, seconds in attrs.asdict(floor).items()}
+    return Row(
+        group="calls",
+        name="the floor: CPU of a frame event",
+        value=1e6 * floor.per_frame_event,
+        unit=" µs",
+        text="µs: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in pieces.items())
+        + f"; {FRAMES_PER_DATAGRAM} frames share the first four",
+        figures=pieces,
+    )
 
 
 def _echoes(contest: Contest, *, quick: bool) -> Iterator[Row]:
