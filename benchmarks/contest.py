@@ -66,7 +66,7 @@ class Contest:
         return json.loads(done.stdout)
 
     def most_calls(self, client: str, steps: tuple[int, ...], seconds: float) -> int:
-        """The most calls that are carried in time, nothing left behind. Cores are shared: each step has three chances."""
+        """The most calls carried in time, nothing left behind. Cores are shared, so each step has three chances."""
         carried = 0
         for calls in steps:
             if not any(is_carried(self.talk(client, calls, seconds)) for _ in range(3)):
@@ -214,8 +214,8 @@ def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
         group="calls",
         name=name,
         goal=goal,
-        text=f"{ratio.first * 1e6:.1f} µs; floor {ratio.second * 1e6:.1f} µs in the same process; nothing left behind in "
-        f"{len(kept)} of {repeats} runs",
+        text=f"{ratio.first * 1e6:.1f} µs; floor {ratio.second * 1e6:.1f} µs in the same process; {len(kept)} of {repeats} "
+        "runs left nothing behind",
     )
 
 
