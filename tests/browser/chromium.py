@@ -130,7 +130,7 @@ class Page:
         await self.call("Page.navigate", url=url)
 
     async def run(self, expression: str) -> Any:
-        """The value of a JavaScript expression, awaited where it is a promise. Raises AssertionError for an exception."""
+        """The value of a JavaScript expression, awaited if a promise. Raises AssertionError for an exception."""
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -161,8 +161,8 @@ class Page:
     async def click(self, selector: str) -> None:
         """Press an element with the mouse, where it is on the screen."""
         box = await self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}});"
-            " const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            f"((element) => {{ element.scrollIntoView({{block: 'nearest'}}); const b = element.getBoundingClientRect();"
+            f" return [b.x + b.width / 2, b.y + b.height / 2]; }})(document.querySelector({json.dumps(selector)}))"
         )
         for kind in ("mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)

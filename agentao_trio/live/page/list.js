@@ -62,7 +62,7 @@ class Row {
       this.#direction.replaceChildren(icon(inbound ? "inbound" : "outbound"), make("span", { class: "only-heard" }, inbound ? "Inbound" : "Outbound"));
     }
     setText(this.#far, far);
-    setText(this.#about, [near && `${inbound ? "to" : "from"} ${near}`, oneLine(call.codec), shortSid(this.entry.sid)].filter(Boolean).join(" · "));
+    setText(this.#about, [oneLine(call.codec), near && `${inbound ? "to" : "from"} ${near}`, shortSid(this.entry.sid)].filter(Boolean).join(" · "));
     const ai = aiWords(call.ai);
     show(this.#ai, ai !== "");
     setText(this.#ai, ai);
@@ -77,7 +77,7 @@ class Row {
   }
 }
 
-const COLUMNS = ["Status", "Call", "AI", "MOS", "Jitter", "Loss", "Time"];
+const COLUMNS = ["Status", "Call", "AI", "MOS", "Jitter, ms", "Loss, %", "Time"];
 
 export class List {
   #rows = new Map();
@@ -173,12 +173,17 @@ export class List {
     this.#rows.delete(sid);
   }
 
-  /** Newest first; a call that ends goes to the top of those that are over. */
+  /** Newest first; below them those that are over, the latest end first. */
   #place(row) {
-    const group = row.entry.over ? this.#ended : this.#live;
+    const { over } = row.entry;
+    const group = over ? this.#ended : this.#live;
     if (row.element.parentNode === group) return;
+    const time = ({ call }) => moment(over ? call.endTime : call.startTime) || 0;
+    const own = time(row.entry);
+    let next = group.firstChild;
+    while (next && time(this.#rows.get(next.dataset.sid).entry) > own) next = next.nextSibling;
     const focused = row.element.contains(document.activeElement);
-    group.prepend(row.element);
+    group.insertBefore(row.element, next);
     if (focused) row.element.focus({ preventScroll: true });
   }
 

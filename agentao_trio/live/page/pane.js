@@ -18,7 +18,7 @@ export class Pane {
   #tab = "overview";
   #title = make("bdi", {});
   #heading = make("h2", { tabindex: "-1" }, this.#title);
-  #near = make("p", { class: "about" });
+  #near = make("bdi", { class: "about" });
   #status = make("span", { class: "badge" });
   #ai = make("span", { class: "badge ai" });
   #duration = make("span", { class: "duration" });
@@ -48,9 +48,10 @@ export class Pane {
         "div",
         { class: "pane-head" },
         leave("back", "Back to the list"),
-        make("div", { class: "two-lines" }, this.#heading, this.#near),
-        make("div", { class: "pane-state" }, this.#status, this.#ai, this.#duration),
+        this.#heading,
+        this.#duration,
         leave("close", "Close the call"),
+        make("div", { class: "pane-about" }, this.#status, this.#ai, this.#near, this.#copied),
       ),
       tabs,
       ...panels,
@@ -64,7 +65,6 @@ export class Pane {
       make("div", { "class": "keys", "aria-hidden": "true" }, key("↑ ↓", "move"), key("Enter", "open"), key("Esc", "close"), key("/", "search")),
     );
     element.append(this.#none, this.#some);
-    this.#near.append(make("bdi", {}), this.#copied);
     element.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.#entry) onClose();
     });
@@ -80,7 +80,7 @@ export class Pane {
     if (!entry) return;
     this.#views.quality.reset();
     this.#views.conversation.reset();
-    this.#copied.replaceChildren(icon("copy"), "Copy id");
+    this.#tellCopied("copy", "Copy the call id");
     this.#turnTo(entry.hasAI ? "conversation" : "overview");
   }
 
@@ -96,7 +96,7 @@ export class Pane {
     const { far, near } = partiesOf(call);
     setText(this.#title, far);
     const about = [call.direction === "inbound" ? "Inbound" : "Outbound", near && `${call.direction === "inbound" ? "to" : "from"} ${near}`, oneLine(call.codec)];
-    setText(this.#near.firstChild, about.filter(Boolean).join(" · "));
+    setText(this.#near, about.filter(Boolean).join(" · "));
     setText(this.#status, statusWords(call.status));
     setAttribute(this.#status, "data-status", call.status);
     const ai = aiWords(call.ai);
@@ -154,9 +154,15 @@ export class Pane {
   async #copy() {
     try {
       await navigator.clipboard.writeText(this.#entry.sid);
-      this.#copied.replaceChildren(icon("check"), "Copied");
+      this.#tellCopied("check", "Copied");
     } catch {
-      this.#copied.replaceChildren(icon("warning"), "Not allowed"); // off loopback, only over HTTPS
+      this.#tellCopied("warning", "The browser does not allow it"); // off loopback, only over HTTPS
     }
+  }
+
+  #tellCopied(drawing, words) {
+    this.#copied.replaceChildren(icon(drawing));
+    this.#copied.title = words;
+    setAttribute(this.#copied, "aria-label", words);
   }
 }
