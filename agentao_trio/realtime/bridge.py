@@ -41,7 +41,7 @@ from agentao_trio.audio import PACKET_MS, Codec
 from agentao_trio.call import ActiveCall
 from agentao_trio.convert import LONGEST_GAP
 from agentao_trio.detect import DtmfDetector
-from agentao_trio.errors import CallError, SessionClosed, TransportError
+from agentao_trio.errors import CallError, RealtimeError, TransportError
 from agentao_trio.realtime.dialogue import MODEL_RATE, Dialogue
 from agentao_trio.realtime.playout import PlayoutStatistics
 from agentao_trio.realtime.protocol import AudioFormat, FunctionTool, Item, SessionConfig
@@ -73,12 +73,11 @@ _FORMATS: Mapping[Codec, AudioFormat] = {
 
 @attrs.frozen(kw_only=True)
 class BridgeEnding:
-    """Why a bridge is over: the ``reason`` is ``"hangup"`` (by whomever), ``"lost"`` (the call, without the gateway's
-    word), ``"time"`` (``max_seconds``), ``"left"`` (its block) or ``"model"`` (its session is over).
-    """
+    """Why a bridge is over, and how long it lasted."""
 
+    #: ``hangup`` (of the call, by whomever), ``lost`` (the call ended without the gateway's word), ``time``
+    #: (``max_seconds``), ``left`` (its block was), ``model`` (its session is over) or ``refused`` (by the model).
     reason: str
-    #: How long it lasted.
     seconds: float
 
 
@@ -185,22 +184,31 @@ class Bridge:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Be open, and run until it is over."""
-        async with task_nursery() as nursery:
-            self._tool_calls = ToolCalls(self._tools, line=self._call, conversation=self._responses, nursery=nursery)
-            await self._open()
-            task_status.started()
-            nursery.start_soon(self._listen)
-            nursery.start_soon(self._dialogue.speaker.run)
-            nursery.start_soon(self._responses.run)
-            nursery.start_soon(self._end_with_the_call)
-            if keypad:
-                nursery.start_soon(self._watch_keys)
-            if greet:
-                self._responses.want({"instructions": greet} if isinstance(greet, str) else {})
-            with trio.move_on_after(max_seconds) as patience:
-                await self._over.wait()
-            if patience.cancelled_caught:
-                self._end("time")
+        reason = ""
+        try:
+            async with task_nursery() as nursery:
+                self._tool_calls = ToolCalls(
+                    self._tools, line=self._call, conversation=self._responses, nursery=nursery
+                )
+                await self._open()
+                task_status.started()
+                nursery.start_soon(self._listen)
+                nursery.start_soon(self._dialogue.speaker.run)
+                nursery.start_soon(self._responses.run)
+                if keypad:
+                    nursery.start_soon(self._watch_keys)
+                if greet:
+                    self._responses.want({"instructions": greet} if isinstance(greet, str) else {})
+                with trio.move_on_after(max_seconds) as patience:
+                    reason = await self._end_of_the_call()
+                if patience.cancelled_caught:
+                    reason = "time"
+        except RealtimeError as error:
+            reason = "refused"
+            self._dialogue.publish_error(str(error), code=error.code, kind=error.type, fatal=True)
+            raise
+        finally:
+            self._end(reason or ("model" if self._model.state is RealtimeState.CLOSED else "left"))
 
     async def _open(self) -> None:
         """Have the model speak the call's format, and know its tools."""
@@ -239,23 +247,20 @@ class Bridge:
             self._dialogue.renewed(reason)
 
     def _end(self, reason: str) -> None:
-        """It is over. Harmless when repeated."""
-        if self._ending is not None:
-            return
-        self._ending = BridgeEnding(reason=reason, seconds=trio.current_time() - self._began)
+        """It is over, and all its tasks are."""
         for detach in self._detach:
             detach()
         self._dialogue.close()
+        self._ending = BridgeEnding(reason=reason, seconds=trio.current_time() - self._began)
         self._publish("ended", reason=reason, conversation_id=self._model.session_id)
         self._over.set()
 
-    async def _end_with_the_call(self) -> None:
+    async def _end_of_the_call(self) -> str:
         try:
             await self._call.wait_ended()
         except (CallError, TransportError):
-            self._end("lost")
-        else:
-            self._end("hangup")
+            return "lost"
+        return "hangup"
 
     # -- the caller -------------------------------------------------------------------------------------------------
 
@@ -283,10 +288,10 @@ class Bridge:
                     made_up = 0
                 if missing:
                     self._made_up_ms += missing * PACKET_MS
-                    self._append(silence * missing)
+                    self._model.append_audio(silence * missing)
                 if frame is not None:
                     self._caller_ms += PACKET_MS
-                    self._append(frame.payload)
+                    self._model.append_audio(frame.payload)
                 self._caller_dropped = audio.dropped
 
     async def _watch_keys(self) -> None:
@@ -305,10 +310,6 @@ class Bridge:
                 if digit is None or digit.digit == "#" or len(keys) >= _MOST_KEYS:
                     await self._responses.caller_pressed(keys)
                     keys = ""
-
-    def _append(self, data: bytes) -> None:
-        with contextlib.suppress(SessionClosed):  # which ends this bridge from above
-            self._model.append_audio(data)
 
     def _request_tool(self, item: Item, response_id: str) -> None:
         assert self._tool_calls is not None  # handlers are attached later
@@ -359,8 +360,5 @@ async def bridge(
     await call.wait_answered()
     made = Bridge(call, model, tools=known, truncate=truncate, prebuffer_ms=prebuffer_ms, bound_seconds=bound_seconds)
     async with task_nursery() as nursery:
-        try:
-            await nursery.start(partial(made._run, greet=greet, keypad=keypad, max_seconds=max_seconds))
-            yield made
-        finally:
-            made._end("model" if model.state is RealtimeState.CLOSED else "left")
+        await nursery.start(partial(made._run, greet=greet, keypad=keypad, max_seconds=max_seconds))
+        yield made

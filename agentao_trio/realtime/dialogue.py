@@ -90,8 +90,8 @@ class Dialogue:
         self.answer_due = False
         #: Notified whenever something has changed that somebody may wait for.
         self.changed = trio.lowlevel.ParkingLot()
-        #: Responses that have ended, and connections that were lost and had again.
-        self.ended = self.connections = 0
+        #: Responses that have ended.
+        self.ended = 0
         self._speaking_item = ""
         self._unheard: OrderedDict[str, str] = OrderedDict()  # messages without any sound or text yet, by response
         self._recent: deque[str] = deque(maxlen=_RECENT)
@@ -354,7 +354,6 @@ class Dialogue:
         self.caller_speaking = self.answer_due = False
         for response_id in self.turns.active:
             self._end_response(response_id, "lost")
-        self.connections += 1
         self._call.publish(RecordKind.CONVERSATION, phase="renewed", reason=reason)
         self.changed.unpark_all()
 

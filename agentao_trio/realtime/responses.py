@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from agentao_trio.call import ActiveCall
-from agentao_trio.errors import AgentaoError, ConnectionLost, RealtimeError, SessionClosed
+from agentao_trio.errors import AgentaoError, RealtimeError, SessionClosed
 from agentao_trio.realtime.dialogue import Dialogue
 from agentao_trio.realtime.protocol import Item
 from agentao_trio.realtime.session import RealtimeSession
@@ -62,15 +62,10 @@ class Responses:
     async def _ask(self) -> bool:
         """Ask for the response that is wanted. Returns whether there is any point in asking again, some day."""
         params, self._wish = self._wish, None
-        connections = self._dialogue.connections
         try:
             with trio.CancelScope() as self._asking:
-                await self._model.create_response(params)
+                await self._model.create_response(params or None)
             self.suppressed += self._asking.cancelled_caught
-        except ConnectionLost:
-            while connections == self._dialogue.connections:
-                await self._dialogue.changed.park()
-            self.want(params)
         except SessionClosed:
             return False
         except RealtimeError as error:
