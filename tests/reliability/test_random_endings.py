@@ -21,7 +21,7 @@ from tests.support.relay import Relay, open_relay
 PROGRAMS, AT_ONCE = 100, 10
 LOOPBACK = "127.0.0.1"
 NUMBERS = ("+15550100001", "+15550100005", "+15550100016", "+15550100017", "+15550100019")
-QUICK = TransportSettings(ping_interval=0.1, dead_after=0.4, close_timeout=0.3)
+QUICK = TransportSettings(ping_interval=0.1, dead_after=0.4, handshake_timeout=1.5, close_timeout=0.3)
 
 
 class Broken(Exception):  # noqa: N818 - an agent's own
@@ -145,7 +145,7 @@ async def test_a_hundred_random_endings_leave_nothing() -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(one_after_the_other)
-        with trio.move_on_after(3):  # to notice those that went in the dark
+        with trio.move_on_after(5):  # to notice those that went in the dark
             while gateway.statistics().listener.connections:
                 await trio.sleep(0.05)
         assert gateway.statistics().listener.connections == 0
