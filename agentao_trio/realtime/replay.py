@@ -1,96 +1,92 @@
-"""What a new connection has to be told: the conversation so far, as items that can be created.
+"""What a new connection is told: the conversation so far, as items that can be created.
 
-Kept from the events of the server: the order of the items, what was written, the transcripts of what was said, the
-calls of functions and their outputs. Audio itself is not kept; an item that was spoken is told in words, and one that
-was interrupted in the words that were heard by then. What nobody wrote down (audio without a transcript) is left out.
+Audio is not kept: what was spoken is told in the words of its transcript, all of them also where the caller interrupted
+(which words were heard is not known, only for how many milliseconds), and none where nothing was heard. Calls of
+functions and their outputs are told as they were. What nobody wrote down is left out.
 """
 
 from __future__ import annotations
 
-import attrs
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal, cast
 
+from agentao_trio.realtime.conversation import Conversation, ConversationItem
 from agentao_trio.realtime.protocol import (
+    ClientEvent,
     ConversationItemAdded,
-    ConversationItemDeleted,
+    ConversationItemCreate,
     ConversationItemDone,
-    ConversationItemInputAudioTranscriptionCompleted,
-    ConversationItemTruncated,
+    ErrorEvent,
     Item,
-    ResponseOutputAudioTranscriptDelta,
-    ResponseOutputTextDelta,
     ServerEvent,
 )
 
-__all__ = ["Ledger"]
+__all__ = ["Replay", "replayable"]
 
-#: Items kept; the oldest are forgotten.
-MOST_ITEMS = 1000
-
-
-@attrs.define(eq=False)
-class _Entry:
-    item: Item
-    words: str = ""
+log = logging.getLogger("agentao_trio.realtime")
 
 
-class Ledger:
-    """The items of a conversation in their order."""
+class Replay:
+    """Puts a conversation into a new connection. What the server answers to that is no news, and kept from everybody.
 
-    def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
-        self._order: list[str] = []
+    ``counts`` gets ``items_replayed`` and ``items_left_behind``.
+    """
 
-    def heard(self, event: ServerEvent) -> None:
-        """Note what an event of the server changes. Never raises for what is in it."""
-        match event:
-            case ConversationItemAdded() | ConversationItemDone():
-                self._upsert(event.item, event.previous_item_id)
-            case ConversationItemDeleted():
-                if self._entries.pop(event.item_id, None) is not None:
-                    self._order.remove(event.item_id)
-            case ConversationItemInputAudioTranscriptionCompleted():
-                if event.item_id in self._entries:
-                    self._entries[event.item_id].words = event.transcript
-            case ResponseOutputAudioTranscriptDelta() | ResponseOutputTextDelta():
-                if event.item_id in self._entries:
-                    self._entries[event.item_id].words += event.delta
-            case ConversationItemTruncated():
-                self._truncate(event)
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self._asked: dict[str, str] = {}
+        self._told: set[str] = set()
 
-    def items(self) -> list[Item]:
-        """The items as they can be created, in order."""
-        found = (self._creatable(self._entries[item_id]) for item_id in self._order)
-        return [item for item in found if item is not None]
+    @property
+    def pending(self) -> bool:
+        """Whether an item was not answered yet."""
+        return bool(self._asked)
 
-    def _upsert(self, item: Item, previous: object) -> None:
-        if not item.id:
-            return
-        known = self._entries.get(item.id)
-        if known is not None:
-            known.item = item
-            return
-        self._entries[item.id] = _Entry(item)
-        behind = self._order.index(previous) + 1 if isinstance(previous, str) and previous in self._order else None
-        self._order.insert(len(self._order) if behind is None else behind, item.id)
-        if len(self._order) > MOST_ITEMS:
-            del self._entries[self._order.pop(0)]
+    def begin(self, conversation: Conversation, new_id: Callable[[str], str]) -> list[ClientEvent]:
+        """What to send to a new connection."""
+        items = replayable(conversation)
+        self._asked = {new_id("event"): str(item.id) for item in items}
+        self._told = set()
+        return [
+            ConversationItemCreate(item=item, event_id=event_id)
+            for event_id, item in zip(self._asked, items, strict=True)
+        ]
 
-    def _truncate(self, event: ConversationItemTruncated) -> None:
-        """The server forgets the words of what it cuts, so no more than a trace of them is told again."""
-        entry = self._entries.get(event.item_id)
-        if entry is not None and event.audio_end_ms == 0:
-            entry.words, entry.item = "", attrs.evolve(entry.item, content=())
+    def is_answer(self, event: ServerEvent) -> bool:
+        """Whether ``event`` is about the replay and nothing else."""
+        if isinstance(event, ErrorEvent) and event.error.event_id in self._asked:
+            log.warning("an item was not taken into the new connection: %s", event.error.code)
+            del self._asked[event.error.event_id]
+            self._counts["items_left_behind"] += 1
+            return True
+        if not isinstance(event, ConversationItemAdded | ConversationItemDone):
+            return False
+        for event_id, item_id in self._asked.items():
+            if item_id == event.item.id:
+                del self._asked[event_id]
+                self._told.add(item_id)
+                self._counts["items_replayed"] += 1
+                return True
+        return event.item.id in self._told
 
-    @staticmethod
-    def _creatable(entry: _Entry) -> Item | None:
-        item = entry.item
-        if item.type == "function_call":
-            if item.status == "in_progress":
-                return None
-            return Item(type=item.type, id=item.id, call_id=item.call_id, name=item.name, arguments=item.arguments)
-        if item.type == "function_call_output":
-            return Item(type=item.type, id=item.id, call_id=item.call_id, output=item.output)
-        words = entry.words or " ".join(part.words for part in item.content or () if part.words)
-        if item.type != "message" or not words or item.role not in ("user", "assistant", "system"):
-            return None
-        return Item.message(item.role, words, id=item.id)  # type: ignore[arg-type]
+
+def replayable(conversation: Conversation) -> list[Item]:
+    """The items of ``conversation`` as a new one can be given them, in order."""
+    items = (_creatable(each) for each in conversation.items)
+    return [item for item in items if item is not None]
+
+
+def _creatable(known: ConversationItem) -> Item | None:
+    item = known.item
+    match item.type:
+        case "function_call" if item.status != "in_progress" and item.name is not None:
+            arguments = item.arguments or "{}"
+            return Item(type=item.type, id=known.id, call_id=item.call_id, name=item.name, arguments=arguments)
+        case "function_call_output":
+            return Item(type=item.type, id=known.id, call_id=item.call_id, output=item.output or "")
+        case "message" if known.text and known.heard_ms != 0 and item.role in ("user", "assistant", "system"):
+            role = cast(Literal["user", "assistant", "system"], item.role)
+            return Item.message(role, known.text, id=known.id)
+    return None

@@ -30,7 +30,6 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import attrs
@@ -48,6 +47,7 @@ from agentao_trio.realtime.connection import (
     lost,
     websocket,
 )
+from agentao_trio.realtime.conversation import Conversation
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
 from agentao_trio.realtime.protocol import (
     UNSET,
@@ -56,7 +56,7 @@ from agentao_trio.realtime.protocol import (
     ConversationItemAdded,
     ConversationItemCreate,
     ConversationItemDelete,
-    ConversationItemDone,
+    ConversationItemDeleted,
     ConversationItemTruncate,
     ErrorEvent,
     InputAudioBufferSpeechStarted,
@@ -64,8 +64,10 @@ from agentao_trio.realtime.protocol import (
     Item,
     Malformed,
     Profile,
+    Received,
     ResponseCancel,
     ResponseConfig,
+    ResponseDone,
     ServerEvent,
     SessionConfig,
     SessionCreated,
@@ -75,8 +77,9 @@ from agentao_trio.realtime.protocol import (
     decode_server_event,
     encode_client_event,
 )
-from agentao_trio.realtime.replay import Ledger
-from agentao_trio.realtime.router import Errors, Handler, Router, RouterStatistics, Selector, Subscription
+from agentao_trio.realtime.replay import Replay
+from agentao_trio.realtime.router import Errors, Handler, Router, Selector, Subscription
+from agentao_trio.realtime.session_statistics import RealtimeState, RealtimeStatistics
 from agentao_trio.services import leaving_bare, service_nursery, task_nursery
 
 __all__ = ["RealtimeSession", "RealtimeState", "RealtimeStatistics", "open_realtime"]
@@ -106,46 +109,6 @@ _BYTES_PER_MS = {AudioFormat.PCMU: 8, AudioFormat.PCMA: 8, AudioFormat.PCM24K: 4
 _ECHOED = ("input_format", "output_format", "output_modalities")
 
 
-class RealtimeState(StrEnum):
-    """Where a session is."""
-
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    RECONNECTING = "reconnecting"
-    CLOSED = "closed"
-
-
-@attrs.frozen(kw_only=True)
-class RealtimeStatistics:
-    """What a session has done so far."""
-
-    state: RealtimeState
-    #: Connections that were greeted, those replaced before their time was over, and those lost.
-    connections: int
-    renewals: int
-    losses: int
-    #: Attempts to connect that failed.
-    failed_attempts: int
-    events_received: int
-    #: Events of types that are not known, and messages that are no events.
-    unknown: int
-    malformed: int
-    events_sent: int
-    #: Milliseconds of caller audio sent, dropped for want of room or of a connection, and waiting.
-    audio_sent_ms: int
-    audio_dropped_ms: int
-    audio_waiting_ms: int
-    #: Errors the server told of, and those of them that were races nobody has to mind.
-    errors: int
-    harmless_errors: int
-    #: Responses asked for again after a refusal or a failure.
-    retries: int
-    #: Items that were put into a new connection, and items that the server did not take there.
-    items_replayed: int
-    items_left_behind: int
-    router: RouterStatistics
-
-
 class RealtimeSession:
     """A conversation with a model. Made by :func:`open_realtime`.
 
@@ -168,6 +131,8 @@ class RealtimeSession:
         renew_before: float,
         jitter: Callable[[], float],
     ) -> None:
+        #: The conversation so far, over all connections.
+        self.conversation = Conversation()
         #: The configuration as the server last echoed it, on top of what was asked for.
         self.config = config
         #: The server's name for the session of the current connection.
@@ -187,11 +152,9 @@ class RealtimeSession:
             bytes_per_ms=self._bytes_per_ms(), bound_ms=uplink_ms, append_ms=append_ms
         )
         self._asking = Asking(services, self.send, self._counts, jitter=jitter)
-        self._ledger = Ledger()
         #: Creations and deletions of items that the server has not confirmed, by client event id.
         self._unconfirmed: dict[str, ClientEvent] = {}
-        self._replaying: dict[str, str] = {}
-        self._replayed: set[str] = set()
+        self._replay = Replay(self._counts)
         self._caller_speaks = False
         self._serial = 0
         self._changed = trio.lowlevel.ParkingLot()
@@ -371,6 +334,7 @@ class RealtimeSession:
                         self._call_hooks("reconnecting", reason)
                     with trio.move_on_after(CLOSE_SECONDS):
                         await transport.aclose()
+                self._cut_off()
                 self._asking.connection_lost(reason)
         finally:
             self.state = RealtimeState.CLOSED
@@ -405,7 +369,7 @@ class RealtimeSession:
             event_id = self._new_id("event")
             await self._write(transport, SessionUpdate(session=self._wanted, event_id=event_id))
             self._check_echo(self._wanted, await self._await(transport, SessionUpdated, event_id))
-            await self._replay(transport)
+            await self._tell_again(transport)
             return
         raise ConnectError(f"{self._where} took longer than {GREETING_SECONDS:g} s to begin a session", reason="slow")
 
@@ -418,27 +382,19 @@ class RealtimeSession:
             if isinstance(event, ErrorEvent) and (event.error.event_id or "") in ("", event_id):
                 raise self._asking.refusal(event.error)
 
-    async def _replay(self, transport: MessageTransport) -> None:
+    async def _tell_again(self, transport: MessageTransport) -> None:
         """Put the conversation so far into a new connection, and then what no connection has confirmed."""
-        items = self._ledger.items() if self._counts["connections"] else []
-        self._replayed = set()
-        self._replaying = {self._new_id("event"): str(item.id) for item in items}
-        events = [
-            ConversationItemCreate(item=item, event_id=event_id)
-            for event_id, item in zip(self._replaying, items, strict=True)
-        ]
+        events = self._replay.begin(self.conversation, self._new_id) if self._counts["connections"] else []
+        events += self._unconfirmed.values()
 
         async def put() -> None:
-            for event in (*events, *tuple(self._unconfirmed.values())):
+            for event in events:
                 await self._write(transport, event)
 
-        if not events and not self._unconfirmed:
-            return
-        with leaving_bare():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(put)
-                while self._replaying:
-                    self._take(await transport.receive())
+        async with task_nursery() as nursery:
+            nursery.start_soon(put)
+            while self._replay.pending:
+                self._take(await transport.receive())
 
     async def _converse(self, transport: MessageTransport) -> ConnectionLost | str:
         """Read and write until the connection is lost, or it is time for another: why."""
@@ -509,16 +465,19 @@ class RealtimeSession:
 
     def _take(self, data: bytes) -> ServerEvent:
         """Everything that is done with a message. Never waits."""
-        event = decode_server_event(data).event
+        received = decode_server_event(data)
+        event = received.event
         self._counts["events_received"] += 1
         self._counts["unknown"] += isinstance(event, Unknown)
         self._counts["malformed"] += isinstance(event, Malformed)
-        if self._is_of_replay(event):
+        if self._replay.is_answer(event):
             return event
-        self._ledger.heard(event)
+        self.conversation.apply(received)
         match event:
             case ConversationItemAdded():
                 self._confirm(ConversationItemCreate, event.item.id)
+            case ConversationItemDeleted():
+                self._confirm(ConversationItemDelete, event.item_id)
             case InputAudioBufferSpeechStarted():
                 self._caller_speaks = True
                 self._asking.caller_speaks()
@@ -527,29 +486,17 @@ class RealtimeSession:
             case ErrorEvent():
                 self._counts["errors"] += 1
                 self._unconfirmed.pop(event.error.event_id or "", None)
-        if event.TYPE == "conversation.item.deleted":
-            self._confirm(ConversationItemDelete, getattr(event, "item_id", ""))
         self._asking.heard(event)
         self._router.route(event)
         self._changed.unpark_all()
         return event
 
-    def _is_of_replay(self, event: ServerEvent) -> bool:
-        """Whether this is only the server's answer to our replay, and no news."""
-        if isinstance(event, ErrorEvent) and event.error.event_id in self._replaying:
-            log.warning("an item was not taken into the new connection: %s", event.error.message)
-            del self._replaying[event.error.event_id]
-            self._counts["items_left_behind"] += 1
-            return True
-        if not isinstance(event, ConversationItemAdded | ConversationItemDone):
-            return False
-        for event_id, item_id in self._replaying.items():
-            if item_id == event.item.id:
-                del self._replaying[event_id]
-                self._replayed.add(item_id)
-                self._counts["items_replayed"] += 1
-                return True
-        return event.item.id in self._replayed
+    def _cut_off(self) -> None:
+        """What was under way in a connection that is gone gets no end from the server."""
+        self._caller_speaks = False
+        for response in self.conversation.active_responses:
+            end = ResponseDone(response=attrs.evolve(response, status="incomplete"))
+            self.conversation.apply(Received(event=end, wire_type=end.TYPE, raw=b""))
 
     def _confirm(self, kind: type[ClientEvent], item_id: str | None) -> None:
         for event_id, event in tuple(self._unconfirmed.items()):

@@ -84,7 +84,7 @@ PARTS: tuple[str, ...] = (
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 #: The conformance kit below the I/O line: each may use those before it.
 CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
-CHECKS = ("events", "subscriptions", "replay", "rpc")
+CHECKS = ("events", "subscriptions", "replay", "rpc", "framing")
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 #: What bridges a call and a model, from the bottom up.
@@ -202,9 +202,11 @@ LAYERS = {
     "realtime.outbox": waits(),
     "realtime.replay": pure("realtime.conversation", "realtime.protocol", theirs=""),
     "realtime.asking": waits("errors", "realtime", "realtime.protocol"),
+    "realtime.session_statistics": waits("realtime.router", theirs="attrs"),
     "realtime.session": waits(
         *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
         *("realtime.router", "realtime.outbox", "realtime.replay", "realtime.asking"),
+        "realtime.session_statistics",
         theirs="trio attrs msgspec",
     ),
     **{
