@@ -334,6 +334,8 @@ class Kit:
         self._observations: list[Observation] = []
         #: The events that came, with the connection they came on.
         self.heard: list[tuple[str, CallEvent]] = []
+        #: The audio that came, on any connection.
+        self.audio: list[AudioFrame] = []
         self._changed = trio.lowlevel.ParkingLot()
         self._sids = 0
         #: Calls that were placed and may still be there, with the connection they were placed on.
@@ -345,14 +347,21 @@ class Kit:
         """Add a line."""
         line = Observation(at=trio.current_time() - self._started, what=what, link=link, **fields)
         self._observations.append(line)
-        if what is What.FRAME and messages.method_of(line.method or 0) is MethodId.StreamEvents:
-            with contextlib.suppress(RemoteProtocolError):
-                event = messages.decode(CallEvent, line.data)
-                self.heard.append((link, event))
-                if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
-                    self.forget(event.call_sid)
+        if what is What.FRAME:
+            with contextlib.suppress(RemoteProtocolError):  # requirements tell of it
+                self._understand(line)
         self._changed.unpark_all()
         return line
+
+    def _understand(self, line: Observation) -> None:
+        method = messages.method_of(line.method or 0)
+        if method is MethodId.StreamEvents:
+            event = messages.decode(CallEvent, line.data)
+            self.heard.append((line.link, event))
+            if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+                self.forget(event.call_sid)
+        elif method is MethodId.AudioFrame:
+            self.audio.append(messages.decode(AudioFrame, line.data))
 
     def mark(self, note: str, **facts: Any) -> None:
         """Say what is being done, with facts for the requirement to compare."""
