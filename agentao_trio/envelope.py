@@ -17,8 +17,9 @@ Reading raises ``RemoteProtocolError``, whose ``reason`` is one of ``truncated_h
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
@@ -280,10 +281,17 @@ class Layout(Generic[T]):
             (index, field.kind.named) for index, field in enumerate(self.fields) if isinstance(field.kind, Enumeration)
         ]
         self._slots = [getattr(cls, field.name).__set__ for field in self.fields]
-        parts = list(_parts(self.fields))
-        is_plain = len(parts) == len(self.fields)
-        self._write_plain = make_writer(parts, version, compat) if is_plain else _left_to_others
-        self._read_plain = make_reader(cls, parts, version) if is_plain else _left_to_others
+
+    # Made when they are first needed: most programs meet a few of the messages, and all would cost the import a tenth.
+    @cached_property
+    def _write_plain(self) -> Callable[[Any], bytes | None]:
+        parts = _parts(self.fields)
+        return _left_to_others if parts is None else make_writer(parts, self.version, self.compat)
+
+    @cached_property
+    def _read_plain(self) -> Callable[[bytes], T | None]:
+        parts = _parts(self.fields)
+        return _left_to_others if parts is None else make_reader(self.cls, parts, self.version)
 
     def encode(self, message: Any) -> bytes:
         """The envelope of ``message``. Raises ``LocalProtocolError`` naming class, field and what would be right."""
@@ -308,7 +316,7 @@ class Layout(Generic[T]):
 
     def decode(self, data: bytes) -> T:
         """Read the envelope that begins ``data``."""
-        message: T | None = self._read_plain(data)
+        message = self._read_plain(data)
         return self.decode_by_field(data, 0, len(data)).message if message is None else message
 
     def decode_by_field(self, data: bytes, offset: int, limit: int) -> Decoded[T]:
@@ -347,15 +355,17 @@ def _left_to_others(_: Any) -> None:
     """What writes and reads a class with a list in it: nothing that is generated."""
 
 
-def _parts(fields: Iterable[Field]) -> Iterator[Part]:
-    """The fields as the generated functions know them. A list they do not know."""
+def _parts(fields: Iterable[Field]) -> list[Part] | None:
+    """The fields as the generated functions know them; None where there is a list, which they do not know."""
+    parts = []
     for name, kind, _ in fields:
+        if isinstance(kind, Vector):
+            return None
         if isinstance(kind, Enumeration):
-            yield Part(name, kind.code, kind.named)
-        elif isinstance(kind, _Fixed):
-            yield Part(name, kind.code)
-        elif not isinstance(kind, Vector):
-            yield Part(name, kind.name)
+            parts.append(Part(name, kind.code, kind.named))
+        else:
+            parts.append(Part(name, kind.code if isinstance(kind, _Fixed) else kind.name))
+    return parts
 
 
 def _plan(fields: Iterable[Field]) -> Iterable[_Reader]:

@@ -214,8 +214,8 @@ def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
         group="calls",
         name=name,
         goal=goal,
-        text=f"{ratio.first * 1e6:.1f} µs; floor {ratio.second * 1e6:.1f} µs in the same process; {len(kept)} of {repeats} "
-        "runs left nothing behind",
+        text=f"{ratio.first * 1e6:.1f} µs; floor {ratio.second * 1e6:.1f} µs in the same process; "
+        f"{len(kept)} of {repeats} runs left nothing behind",
     )
 
 

@@ -20,6 +20,8 @@ from agentao_trio.messages import Empty, MethodId
 
 #: RPCs that are under way at the same time.
 AT_ONCE = 10
+#: Batches of calls that come and go between two looks at the memory.
+BATCHES = 8
 
 
 async def rpcs(session: Session, count: int) -> list[float]:
@@ -56,12 +58,12 @@ async def memory(session: Session, calls: int) -> dict[str, float]:
         figures["open_second"] = (_traced() - half) / calls
     before = _traced()
     for name in ("finished_first", "finished_second"):
-        for _ in range(4):
+        for _ in range(BATCHES):
             await _some_calls(session, calls)
         after = _traced()
-        figures[name] = (after - before) / calls / 4
+        figures[name] = (after - before) / calls / BATCHES
         before = after
-    return figures
+    return {**figures, "finished": calls * BATCHES}
 
 
 async def _some_calls(session: Session, calls: int) -> None:
