@@ -19,6 +19,10 @@ than to fill the queue until it overflows. So there is a *ceiling* as well. Whil
 :data:`QUEUE` longer than the shortest, it is what is in flight less what stands in the queue; while they are not, it
 rises, by a sixteenth per round trip. The floor has precedence.
 
+Both reckon with the path's own round trip, and a path may change. When none of its round trips has come near the
+shortest for :data:`REMEMBERED` seconds, hardly anything is sent for a moment, so that whatever queue is ours goes
+away, and the shortest of that moment is the path's.
+
 The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of a phase of the clock all
 write at the same moment, and have been spread by the clock already: here what media comes in :data:`BURST` seconds may
 go at once, or hundreds of calls would wait for a timer in the middle of each phase.
@@ -45,7 +49,10 @@ LEAST_UNDER_LOSS, LEAST = 10 * SMALLEST_MAX_DATAGRAM_SIZE, 3 * SMALLEST_MAX_DATA
 #: one phase of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
 SLACK, HEADROOM = 0.050, 1.25
 #: Seconds by which round trips may be longer than the shortest.
-QUEUE = 0.060
+QUEUE = 0.050
+#: Seconds for which a shortest round trip is believed, how near another one has to come to confirm it, and how long
+#: hardly anything is sent when none does.
+REMEMBERED, NEAR, PROBE = 10.0, 0.010, 0.150
 #: What the ceiling rises by in a round trip that is not.
 RISE = 17 / 16
 #: Seconds of media that may leave in one burst: two phases of the packet clock.
@@ -99,6 +106,9 @@ class MediaWindow(_Counting):
     def __init__(self, *, max_datagram_size: int) -> None:
         self.media = MediaRate()
         self._shortest = math.inf  # round trip, seconds
+        self._confirmed_at = 0.0
+        self._probing_until: float | None = None
+        self._lowest_lately = math.inf  # and the shortest since the ceiling was set
         self._ceiling = math.inf  # bytes
         self._ceiling_set_at = 0.0
         self._window = 0  # what the controller beneath would have
@@ -107,6 +117,8 @@ class MediaWindow(_Counting):
     # The controllers read and set their window under this name in a dozen places; in all of them it has these bounds.
     @property
     def congestion_window(self) -> int:
+        if self._probing_until is not None:
+            return LEAST
         return max(int(min(max(self._window, LEAST_UNDER_LOSS), self._ceiling)), self.floor)
 
     @congestion_window.setter
@@ -126,16 +138,39 @@ class MediaWindow(_Counting):
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
+        self._measure_path(now, rtt)
+        self._limit_queue(now, rtt)
+
+    def _measure_path(self, now: float, rtt: float) -> None:
+        if rtt <= self._shortest + NEAR:
+            self._confirmed_at = now
         self._shortest = min(self._shortest, rtt)
-        is_queueing = rtt > self._shortest + QUEUE
-        # Once per round trip, since that is how long it takes to see what came of it; but at once where there was none.
-        if now < self._ceiling_set_at + rtt and not (is_queueing and self._ceiling == math.inf):
-            return
-        self._ceiling_set_at = now
-        if is_queueing:
-            self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
-        else:
-            self._ceiling *= RISE
+        if self._probing_until is not None:
+            if now >= self._probing_until:
+                self._probing_until = None
+        elif now > self._confirmed_at + REMEMBERED:
+            # The first packets after this round trip are the ones that find the queue gone.
+            self._probing_until = now + rtt + PROBE
+            self._shortest = rtt
+            self._ceiling = math.inf
+
+    def _limit_queue(self, now: float, rtt: float) -> None:
+        self._lowest_lately = min(self._lowest_lately, rtt)
+        if self._ceiling == math.inf:
+            # The first sign of a queue ends the time in which the window doubles with every round trip.
+            if rtt > self._shortest + QUEUE:
+                self._bring_down(now, rtt)
+        elif now >= self._ceiling_set_at + self._lowest_lately:
+            # Later, once per round trip: it takes as long to see what came of it. One spike is no queue.
+            if self._lowest_lately > self._shortest + QUEUE:
+                self._bring_down(now, self._lowest_lately)
+            else:
+                self._ceiling *= RISE
+                self._ceiling_set_at, self._lowest_lately = now, math.inf
+
+    def _bring_down(self, now: float, rtt: float) -> None:
+        self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
+        self._ceiling_set_at, self._lowest_lately = now, math.inf
 
 
 class _CountingReno(_Counting, RenoCongestionControl):

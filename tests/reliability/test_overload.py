@@ -19,7 +19,7 @@ def test_a_hundred_calls_over_a_lossy_path_are_heard_in_time() -> None:
 
 @pytest.mark.parametrize(
     ("bits_per_second", "p99"),
-    [(1_000_000, 0.25), (600_000, 0.40)],  # of 1.5 million that are said: two thirds of it, and two fifths
+    [(1_000_000, 0.25), (500_000, 0.40)],  # of 1.7 million with all headers: three fifths of it, and less than a third
 )
 def test_beyond_the_paths_capacity_audio_is_shed_and_what_is_heard_is_young(bits_per_second: int, p99: float) -> None:
     result = overload(calls=16, seconds=6, network=Bottleneck(bits_per_second=bits_per_second, delay=0.02))
@@ -28,7 +28,7 @@ def test_beyond_the_paths_capacity_audio_is_shed_and_what_is_heard_is_young(bits
     assert result.shed > 0
     # The path is used: what is shed is what it does not carry.
     heard = len(result.ages) / result.sent
-    assert heard >= 0.6 * bits_per_second / 1_500_000
+    assert heard >= 0.6 * bits_per_second / 1_700_000
 
 
 def test_at_overload_the_sender_settles_at_what_the_path_carries() -> None:

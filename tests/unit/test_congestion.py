@@ -18,6 +18,7 @@ from agentao_trio._engine_congestion import (
     LEAST,
     LEAST_UNDER_LOSS,
     QUEUE,
+    REMEMBERED,
     SLACK,
     MediaPacer,
     MediaRate,
@@ -163,6 +164,36 @@ def test_on_the_slowest_path_a_few_datagrams_may_always_be_on_their_way() -> Non
     window.on_rtt_measurement(now=100.0, rtt=0.010)
     window.on_rtt_measurement(now=101.0, rtt=5.0)
     assert window.congestion_window == LEAST
+
+
+def round_trips(window: MediaWindow, rtt: float, now: float, seconds: float) -> float:
+    until = now + seconds
+    while now < until:
+        window.on_rtt_measurement(now=now, rtt=rtt)
+        now += rtt
+    return now
+
+
+def test_a_path_that_has_become_longer_is_measured_anew() -> None:
+    """Another route, 160 ms longer: at first it looks like a queue, and would for ever."""
+    window = controller()
+    now = round_trips(window, 0.040, 100.0, 5.0)
+    window.media.per_second = 100_000.0
+    now = round_trips(window, 0.200, now, REMEMBERED + 0.3)
+    assert window.congestion_window == LEAST  # to see whether it is a queue of ours
+    now = round_trips(window, 0.200, now, 1.0)
+    assert window.congestion_window >= 100_000 * 0.200
+
+
+def test_a_queue_is_not_taken_for_the_path() -> None:
+    window = controller()
+    now = round_trips(window, 0.040, 100.0, 5.0)
+    window.media.per_second = 100_000.0
+    now = round_trips(window, 0.130, now, REMEMBERED + 0.2)
+    assert window.congestion_window == LEAST
+    now = round_trips(window, 0.045, now, 0.3)  # it goes away while nothing is sent
+    assert window.congestion_window > LEAST
+    assert window.floor == int(100_000 * (0.045 + SLACK) * HEADROOM)
 
 
 # -- the pacer ------------------------------------------------------------------------------------------------------
