@@ -76,9 +76,7 @@ def judge_echo(trace: Trace, say: Judgement, mark: str = "said") -> None:
 def _difference(said: Sequence[bytes], heard: Sequence[bytes]) -> str:
     for place, (one, other) in enumerate(zip(said, heard, strict=False)):
         if one != other:
-            return (
-                f"{len(heard)} payloads; number {place} has {len(other)} bytes of {len(one)}, {other[:12].hex(' ')} …"
-            )
+            return f"{len(heard)} payloads; number {place} has {len(other)} of {len(one)} bytes: {other[:8].hex(' ')} …"
     return f"{len(heard)} payloads"
 
 
