@@ -152,7 +152,7 @@ class Settings:
         return {
             "object": "realtime.session",
             "id": value["id"],
-            "model": value["model"],
+            "model": "gpt-realtime",  # the vendor's legacy types name all the models there can be
             "expires_at": value["expires_at"],
             "modalities": both,
             "instructions": value["instructions"],
