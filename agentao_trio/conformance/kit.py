@@ -118,6 +118,7 @@ class Link:
         self.reads = True
         self._nursery = nursery
         self._uplink: SendStream | None = None
+        self._sending = trio.Lock()
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -265,7 +266,8 @@ class Link:
             stream = self._uplink
         self.kit.note(What.SENT, self.name, stream=stream.stream_id, data=data)
         with contextlib.suppress(trio.BrokenResourceError):
-            await stream.send_all(data)
+            async with self._sending:
+                await stream.send_all(data)
 
     async def open_uni(self) -> SendStream:
         """A unidirectional stream of its own."""

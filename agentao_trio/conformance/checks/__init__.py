@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agentao_trio.conformance.checks import events, framing, replay, rpc, serialization, subscriptions
+from agentao_trio.conformance.checks import audio, events, framing, replay, rpc, serialization, subscriptions
 
-__all__ = ["events", "framing", "replay", "rpc", "serialization", "subscriptions"]
+__all__ = ["audio", "events", "framing", "replay", "rpc", "serialization", "subscriptions"]
