@@ -10,12 +10,14 @@ imported under its eyes; the corpus and the culprit, if there is one, are kept i
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import FunctionType
 
 __all__ = ["main"]
 
@@ -67,6 +69,10 @@ def _fuzz() -> None:
 
     with atheris.instrument_imports(include=["agentao_trio"]):
         from tests.soak.fuzz import decode_as_everything
+    # The codec generates its readers and writers, which no import brings.
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith("<shapes"):
+            atheris.instrument_func(thing)
     atheris.Setup(sys.argv, decode_as_everything)
     atheris.Fuzz()
 
