@@ -104,6 +104,7 @@ class Asking:
         self._changed = trio.lowlevel.ParkingLot()
         self._closed = False
         self._active_unknown = False
+        self._answer_due = False
         self._asides = 0
         self._retries = 0
         self._reset_seconds = 0.0
@@ -176,6 +177,8 @@ class Asking:
                 self._began(event.response)
             case ResponseDone():
                 self._ended(event.response)
+            case protocol.InputAudioBufferCommitted():
+                self._answer_due = True
             case RateLimitsUpdated():
                 self._reset_seconds = max((limit.reset_seconds or 0.0 for limit in event.rate_limits), default=0.0)
             case ErrorEvent():
@@ -224,7 +227,7 @@ class Asking:
     def _began(self, response: Response) -> None:
         if response.conversation_id is None and self._asides:
             return
-        self.active, self._active_unknown = response.id or "", False
+        self.active, self._active_unknown, self._answer_due = response.id or "", False, False
         self._stop_asking_again()
 
     def _ended(self, response: Response) -> None:
@@ -245,6 +248,9 @@ class Asking:
         if question is not None:
             question.settle(self.refusal(error))
             return
+        if not error.event_id and self._answer_due and {error.code, error.type} & PASSING:
+            # The server was about to answer the caller by itself.
+            self._ask_again(ResponseCreate(), after=self._next_pause)
         for event_id, event in self._lately:
             if event_id == error.event_id and error.code == ALREADY_ACTIVE:
                 # What had begun was the server's own response; ours is still wanted, once that is over.
@@ -271,7 +277,7 @@ class Asking:
             await trio.sleep(seconds)
             await self._until_idle()
             self._again = None
-            await self._send(attrs.evolve(event, event_id=UNSET))
+            self._lately.append((await self._send(attrs.evolve(event, event_id=UNSET)), event))
 
     def _stop_asking_again(self) -> None:
         if self._again is not None:

@@ -156,6 +156,8 @@ class ScriptedModel:
             handler(self, event)
         except ValueError:
             self._error("Invalid JSON.", code="invalid_json")
+        except (TypeError, AttributeError):  # a value of another kind than the one that belongs there
+            self._error("Invalid type.", code="invalid_type", event_id=event_id if isinstance(event_id, str) else None)
         except KeyError as missing:
             name = str(missing.args[0])
             message = f"Missing required parameter: '{name}'."

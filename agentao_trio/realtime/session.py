@@ -48,6 +48,7 @@ from agentao_trio.realtime.connection import (
     websocket,
 )
 from agentao_trio.realtime.conversation import Conversation
+from agentao_trio.realtime.echo import merged, taken
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
 from agentao_trio.realtime.protocol import (
     UNSET,
@@ -99,14 +100,14 @@ UPLINK_MS = 1000
 #: Seconds before the end of a connection's time from which it is renewed between turns, and from which it is anyway.
 RENEW_BEFORE = 120.0
 RENEW_AT_LAST = 5.0
+#: Creations and deletions kept for a next connection, where a server confirms none.
+MOST_UNCONFIRMED = 256
 #: Attempts to connect in a row, the pause that the first ones are apart at most, and the longest one, in seconds.
 MOST_ATTEMPTS = 6
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 
 _BYTES_PER_MS = {AudioFormat.PCMU: 8, AudioFormat.PCMA: 8, AudioFormat.PCM24K: 48}
-#: What an echo has to repeat for a session to be what was asked for.
-_ECHOED = ("input_format", "output_format", "output_modalities")
 
 
 class RealtimeSession:
@@ -158,7 +159,8 @@ class RealtimeSession:
         self._caller_speaks = False
         self._serial = 0
         self._changed = trio.lowlevel.ParkingLot()
-        self._hooks: dict[str, list[Callable[[str], object]]] = {"reconnecting": [], "renewed": []}
+        self._on_reconnecting: list[Callable[[str], object]] = []
+        self._on_renewed: list[Callable[[str], object]] = []
         self._clock_offset = time.time() - trio.current_time()
         self._opened = trio.Event()
         self._leaving = trio.Event()
@@ -198,6 +200,8 @@ class RealtimeSession:
         self._outbox.add(event)
         if isinstance(event, ConversationItemCreate | ConversationItemDelete):
             self._unconfirmed[event_id] = event
+            if len(self._unconfirmed) > MOST_UNCONFIRMED:
+                del self._unconfirmed[next(iter(self._unconfirmed))]
         return event_id
 
     async def request(self, event: ClientEvent) -> ServerEvent:
@@ -212,12 +216,12 @@ class RealtimeSession:
 
         Raises :class:`RealtimeError` (``echoed_otherwise``) where the server says that it took something else.
         """
-        wanted = _merged(self._wanted, config)
+        wanted = merged(self._wanted, config)
         # The audio formats are repeated in every update: there are servers that reset what is left out.
         asked = attrs.evolve(config, input_format=wanted.input_format, output_format=wanted.output_format)
         answer = await self.request(SessionUpdate(session=asked))
         assert isinstance(answer, SessionUpdated)
-        self._check_echo(wanted, answer)
+        self._configured(wanted, answer)
         self._wanted = wanted
 
     async def create_item(self, item: Item, *, previous_item_id: str | None = None) -> str:
@@ -284,11 +288,11 @@ class RealtimeSession:
 
     def on_reconnecting(self, hook: Callable[[str], object]) -> None:
         """Call ``hook(reason)`` when a connection has ended and the next is not there yet. Has to be quick."""
-        self._hooks["reconnecting"].append(hook)
+        self._on_reconnecting.append(hook)
 
     def on_renewed(self, hook: Callable[[str], object]) -> None:
         """Call ``hook(reason)`` when there is a new connection with the conversation replayed. Has to be quick."""
-        self._hooks["renewed"].append(hook)
+        self._on_renewed.append(hook)
 
     def statistics(self) -> RealtimeStatistics:
         """A snapshot."""
@@ -316,7 +320,8 @@ class RealtimeSession:
                     self._asking.connected = True
                     self._opened.set()
                     if reason:
-                        self._call_hooks("renewed", reason)
+                        for hook in self._on_renewed:
+                            hook(reason)
                     ending = await self._converse(transport)
                     self.state = RealtimeState.RECONNECTING
                     self._asking.connected = False
@@ -331,7 +336,8 @@ class RealtimeSession:
                         self._counts["renewals"] += not self._leaving.is_set()
                         self._outbox.drop_controls()
                     if not self._leaving.is_set():
-                        self._call_hooks("reconnecting", reason)
+                        for hook in self._on_reconnecting:
+                            hook(reason)
                     with trio.move_on_after(CLOSE_SECONDS):
                         await transport.aclose()
                 self._cut_off()
@@ -368,7 +374,7 @@ class RealtimeSession:
             self.expires_at = hello.session.expires_at
             event_id = self._new_id("event")
             await self._write(transport, SessionUpdate(session=self._wanted, event_id=event_id))
-            self._check_echo(self._wanted, await self._await(transport, SessionUpdated, event_id))
+            self._configured(self._wanted, await self._await(transport, SessionUpdated, event_id))
             await self._tell_again(transport)
             return
         raise ConnectError(f"{self._where} took longer than {GREETING_SECONDS:g} s to begin a session", reason="slow")
@@ -504,18 +510,8 @@ class RealtimeSession:
             if isinstance(event, kind) and named == item_id:
                 del self._unconfirmed[event_id]
 
-    def _check_echo(self, wanted: SessionConfig, answer: SessionUpdated) -> None:
-        told = answer.session.config()
-        for name in _ECHOED:
-            asked, echoed = getattr(wanted, name), getattr(told, name)
-            if UNSET not in (asked, echoed) and asked != echoed:
-                raise RealtimeError(
-                    f"the model took {name} {_plainly(echoed)} in place of {_plainly(asked)}",
-                    type="invalid_request_error",
-                    code="echoed_otherwise",
-                    param=name,
-                )
-        self.config = _merged(wanted, told)
+    def _configured(self, wanted: SessionConfig, answer: SessionUpdated) -> None:
+        self.config = taken(wanted, answer)
         self._outbox.use(self._bytes_per_ms())
 
     # -- small matters ----------------------------------------------------------------------------------------------
@@ -532,10 +528,6 @@ class RealtimeSession:
         if self.state is RealtimeState.CLOSED:
             raise SessionClosed("the session with the model is over")
 
-    def _call_hooks(self, when: str, reason: str) -> None:
-        for hook in self._hooks[when]:
-            hook(reason)
-
     async def _leave(self) -> None:
         """Send what is queued, and close. Cancelled, it closes without a goodbye."""
         if self.state is RealtimeState.CONNECTED:
@@ -543,16 +535,6 @@ class RealtimeSession:
         self._leaving.set()
         if self.state is RealtimeState.CONNECTED:
             await self._finished.wait()
-
-
-def _plainly(value: Any) -> str:
-    return str(value.value) if isinstance(value, AudioFormat) else str(value)
-
-
-def _merged(old: SessionConfig, new: SessionConfig) -> SessionConfig:
-    """``old`` with everything that ``new`` says."""
-    said = {field.name: getattr(new, field.name) for field in attrs.fields(SessionConfig)}
-    return attrs.evolve(old, **{name: value for name, value in said.items() if value is not UNSET})
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ from agentao_trio.realtime.protocol import (
     SessionConfig,
     Transcription,
 )
-from agentao_trio.realtime.script import Script, ToolCall, Turn
+from agentao_trio.realtime.script import Script, ToolCall, Turn, demo_script
 from agentao_trio.realtime.session import RealtimeSession, RealtimeState, open_realtime
 from agentao_trio.realtime.simulator import simulated
 
@@ -213,6 +213,34 @@ async def test_a_failing_server_is_asked_again(autojump_clock: MockClock) -> Non
         dones = session.events("response.done")
         await session.create_response()
         assert (await anext(dones)).response.status == "completed"
+
+
+async def test_a_failing_server_is_asked_to_answer_the_caller_once_more(autojump_clock: MockClock) -> None:
+    async with talking_to(Script(turns=(Turn(text="At last.", fault="server_error"),))) as session:
+        dones = session.events("response.done")
+        await say(session)
+        assert (await anext(dones)).response.output[0].content[0].transcript == "At last."
+
+
+async def test_the_demo_is_a_whole_conversation(autojump_clock: MockClock) -> None:
+    async with talking_to(demo_script()) as session:
+        dones = session.events("response.done")
+        await session.create_response()
+        await anext(dones)
+        await say(session)
+        asked = (await anext(dones)).response.output[-1]
+        assert asked.name == "look_up_order"
+        await session.create_item(Item.function_call_output(asked.call_id, '{"status": "sent"}'))
+        await session.create_response()
+        await anext(dones)
+        await trio.sleep(5)
+        await say(session)
+        assert (await anext(dones)).response.output[-1].name == "hangup"
+        await trio.sleep(1)
+        words = session.conversation.transcript()
+    assert words[0] == ("assistant", "Hello, this is the garden shop. How can I help you?")
+    assert ("user", "Where is my order, number 4711?") in words
+    assert words[-1] == ("assistant", "Thank you for calling. Goodbye.")
 
 
 # -- connections ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,120 @@
+"""The scripted model without I/O: whatever a client does, its events come in a legal order."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentao_trio.realtime.model import Hangup, ScriptedModel
+from agentao_trio.realtime.script import Script, ToolCall, Turn
+
+LOUD = base64.b64encode(bytes([0x00, 0x80]) * 80).decode()
+QUIET = base64.b64encode(b"\xff" * 160).decode()
+PHONE = {"audio": {"input": {"format": {"type": "audio/pcmu"}}, "output": {"format": {"type": "audio/pcmu"}}}}
+
+turns = st.builds(
+    Turn,
+    text=st.sampled_from(["", "Hello.", "A sentence that is longer than the first one."]),
+    tool=st.none() | st.just(ToolCall(name="look_up", arguments='{"a": 1}')),
+    more=st.just(()) | st.just((Turn(text="And more."), Turn(tool=ToolCall(name="other")))),
+    think_seconds=st.sampled_from([0.0, 0.5]),
+    pace=st.sampled_from([0.5, 4.0, float("inf")]),
+    fault=st.sampled_from(
+        [None, "interleaved", "rate_limited", "insufficient_quota", "max_output_tokens", "stall", "server_error"]
+    ),
+)
+#: What a client does, in steps of 20 ms of audio, and how long it then waits.
+actions = st.tuples(
+    st.sampled_from(["loud", "quiet", "create", "aside", "cancel", "commit", "clear", "nothing"]),
+    st.integers(1, 20),
+)
+
+
+def play(script: Script, steps: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    model = ScriptedModel(script, name="c1", now=0.0, unix_now=0.0)
+    now = 0.0
+    model.receive(json.dumps({"type": "session.update", "session": {"type": "realtime", **PHONE}}).encode(), now)
+    events = {
+        "create": {"type": "response.create"},
+        "aside": {"type": "response.create", "response": {"conversation": "none"}},
+        "cancel": {"type": "response.cancel"},
+        "commit": {"type": "input_audio_buffer.commit"},
+        "clear": {"type": "input_audio_buffer.clear"},
+        "loud": {"type": "input_audio_buffer.append", "audio": LOUD},
+        "quiet": {"type": "input_audio_buffer.append", "audio": QUIET},
+    }
+    for what, times in [*steps, ("nothing", 3000)]:
+        for number in range(times):
+            if what in events and (number == 0 or what in {"loud", "quiet"}):
+                model.receive(json.dumps(events[what]).encode(), now)
+            now += 0.02
+            model.advance(now)
+    return [json.loads(message) for message in model.outbox if not isinstance(message, Hangup)]
+
+
+def check_order(events: list[dict[str, Any]]) -> None:
+    """The rules of the catalogue, one by one and without cleverness."""
+    assert len({event["event_id"] for event in events}) == len(events)
+    responses: dict[str, str] = {}
+    items: dict[str, str] = {}
+    parts: dict[tuple[str, int], str] = {}
+    known: set[str] = set()
+    for event in events:
+        kind = event["type"]
+        if kind == "response.created":
+            responses[event["response"]["id"]] = "open"
+        elif kind == "response.done":
+            assert responses[event["response"]["id"]] == "open"
+            responses[event["response"]["id"]] = "done"
+            assert not [item for item, state in items.items() if state == event["response"]["id"]]
+        elif kind == "response.output_item.added":
+            items[event["item"]["id"]] = event["response_id"]
+        elif kind == "response.output_item.done":
+            assert items.pop(event["item"]["id"]) == event["response_id"]
+        elif kind == "response.content_part.added":
+            parts[event["item_id"], event["content_index"]] = ""
+        elif kind == "response.content_part.done":
+            said = parts.pop((event["item_id"], event["content_index"]))
+            assert said == (event["part"].get("transcript") or event["part"].get("text") or "")
+        elif kind.endswith(("transcript.delta", "text.delta")) and kind.startswith("response."):
+            parts[event["item_id"], event["content_index"]] += event["delta"]
+        elif kind == "conversation.item.added":
+            assert event["previous_item_id"] is None or event["previous_item_id"] in known
+            known.add(event["item"]["id"])
+        elif kind == "conversation.item.done":
+            assert event["item"]["id"] in known
+        if kind.startswith("response.") and "response_id" in event:
+            assert responses[event["response_id"]] == "open"
+            assert items.get(event.get("item_id", ""), event["response_id"]) == event["response_id"]
+    assert set(responses.values()) <= {"done"}
+
+
+@given(st.lists(turns, max_size=4), st.lists(actions, max_size=12))
+def test_its_events_are_always_in_a_legal_order(script: list[Turn], steps: list[tuple[str, int]]) -> None:
+    check_order(play(Script(turns=tuple(script), truncates=True), steps))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "id", "content", "audio", "input", "tools"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+wrong = st.fixed_dictionaries(
+    {"type": st.sampled_from(["session.update", "conversation.item.create", "conversation.item.truncate", "x"])},
+    optional={"session": values, "item": values, "item_id": values, "event_id": values},
+)
+
+
+@given(st.binary() | (values | wrong).map(lambda value: json.dumps(value).encode()))
+def test_whatever_a_client_sends_is_answered_and_nothing_breaks(data: bytes) -> None:
+    model = ScriptedModel(Script(), name="c1", now=0.0, unix_now=0.0)
+    model.outbox.clear()
+    model.receive(data, 0.0)
+    assert model.outbox
