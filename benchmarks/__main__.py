@@ -120,6 +120,11 @@ def as_json(rows: list[Row], where: dict[str, str | int | None]) -> dict[str, An
     return {"machine": where, "rows": each}
 
 
+def write(file: Path, results: dict[str, Any]) -> None:
+    """``results`` as JSON for people to read and programs to keep."""
+    file.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the package.")
     parser.add_argument("--quick", action="store_true", help="under a minute, to see that everything runs")
@@ -130,12 +135,14 @@ def main() -> None:
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="measure nothing, take this JSON")
     options = parser.parse_args()
     if options.source is not None:
+        results = json.loads(options.source.read_text(encoding="utf-8"))
         for page in options.pages:
-            fill(page, json.loads(options.source.read_text(encoding="utf-8")))
+            fill(page, results)
         return
     # Without a place for them, plots would be measured for nothing.
     groups = options.only or [group for group in GROUPS if group != "sweeps" or options.plots]
     progress = Console(stderr=True)
+    where = machine()
     rows: list[Row] = []
     with contextlib.ExitStack() as stack:
         gateway = stack.enter_context(open_contest()) if _WITH_GATEWAY & set(groups) else None
@@ -150,13 +157,11 @@ def main() -> None:
                 # What was measured before is worth keeping.
                 why = (error.stderr or "").strip().rpartition("\n")[2]
                 rows.append(Row(group=group, name=f"the rest of {group}", missing=f"a program failed: {why}"))
-    where = machine()
+            if options.json is not None:  # a run of ten minutes may be cut short
+                write(options.json, as_json(rows, where))
     Console(width=None if Console().is_terminal else 200).print(table_of(rows, where))
-    results = as_json(rows, where)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for page in options.pages:
-        fill(page, results)
+        fill(page, as_json(rows, where))
 
 
 if __name__ == "__main__":

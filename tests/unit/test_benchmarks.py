@@ -20,6 +20,7 @@ from agentao_trio.messages import AudioFrame, CallEvent, Message
 from benchmarks import codec, naive
 from benchmarks.__main__ import as_json, table_of
 from benchmarks.engine import cost_per_frame
+from benchmarks.floor import measure_floor
 from benchmarks.formats import formats
 from benchmarks.load_gateway import whole_frames
 from benchmarks.pages import fill
@@ -93,6 +94,12 @@ def test_whole_frames_are_sent_back_and_the_rest_is_kept() -> None:
         *(len(data) // 2, len(data) // 2),
         len(data),
     ]
+
+
+async def test_the_floor_has_no_piece_that_costs_nothing() -> None:
+    floor = await measure_floor()
+    assert all(0 < seconds < 0.001 for seconds in attrs.asdict(floor).values())
+    assert floor.per_frame_event < sum(attrs.asdict(floor).values())
 
 
 def test_a_report_with_anything_left_behind_says_so() -> None:

@@ -1,0 +1,36 @@
+"""The programs of the benchmarks talk to each other over real sockets. What they measure is not judged here."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks.contest import ASYNCIO, OURS, STOCK, open_contest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pins processes and reads /proc")
+
+
+def test_every_client_is_heard_and_hears_itself() -> None:
+    with open_contest() as contest:
+        for client in (OURS, STOCK, ASYNCIO):
+            report = contest.talk(client, 2, 0.3)
+            assert report.sent >= 2
+            assert report.received >= 2
+            assert report.missing == report.shed == 0
+            assert (report.floor > 0) == (client != ASYNCIO)
+        assert [client for client, _, _ in contest.runs] == [OURS, STOCK, ASYNCIO]
+
+
+def test_rpcs_are_measured_by_quarters() -> None:
+    with open_contest() as contest:
+        quarters = contest.run("benchmarks.growth_client", "rpcs", "80", timeout=30)
+        assert len(quarters) == 4
+        assert min(quarters) > 0
+
+
+def test_the_profile_names_rooms() -> None:
+    with open_contest() as contest:
+        shares = contest.run("benchmarks.profile_client", "5", "0.5", timeout=30)
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert {"trio: scheduling and waiting", "QUIC: packets and streams (aioquic)"} <= set(shares)
