@@ -4,3 +4,8 @@
 Socket.IO on the wire: all of it without I/O. ``server`` is the embedded server, ``redis`` hands the same events to
 Socket.IO servers elsewhere.
 """
+
+from agentao_trio.live.client import Pace
+from agentao_trio.live.server import LiveServer, LiveStatistics, serve
+
+__all__ = ["LiveServer", "LiveStatistics", "Pace", "serve"]

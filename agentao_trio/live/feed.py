@@ -179,7 +179,7 @@ class Feed:
             # Nobody here placed it, or its record was not seen: what is known is what the gateway says.
             status = "ringing" if "RINGING" in str(event.get("status", "")).upper() else "initiated"
             call = self._begin(call_sid, {"direction": "inbound", "status": status, **facts, **began}, at)
-        facts = {name: value for name, value in facts.items() if name == "codec" or name not in call.object}
+        facts = {name: value for name, value in facts.items() if name == "codec" or not call.object[name]}
         match kind:
             case "CHANNEL_CREATE":
                 ringing = call.status == "initiated" and "RINGING" in str(event.get("status", "")).upper()

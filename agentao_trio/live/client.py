@@ -1,0 +1,189 @@
+"""One client: its Engine.IO session, which outlives the HTTP requests it is made of.
+
+The heartbeat goes by the session and not by the connection, so that a client which polls is found gone too. Pings come
+before whatever else waits: a client with much to read must not look dead for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import trio
+from wsproto.frame_protocol import FrameProtocol
+
+from agentao_trio.live.outbox import Outbox, Parcel
+from agentao_trio.live.packets import EnginePacket, EngineType, PacketError, SocketPacket, decode_socket
+
+__all__ = ["Client", "Counters", "Pace", "parcel"]
+
+#: Bytes of one write to a WebSocket: a client that takes this much within the write timeout is slow, but alive.
+BATCH_BYTES = 64 * 1024
+
+# Frames of a server are not masked, so one encoding does for all clients (RFC 6455 section 5.1).
+_frames = FrameProtocol(client=False, extensions=[])
+
+
+def parcel(packet: EnginePacket) -> Parcel:
+    """Encode a packet for every way of sending it."""
+    text = packet.encode()
+    return Parcel(text, bytes(_frames.send_data(text)))
+
+
+_PING = parcel(EnginePacket(EngineType.PING))
+
+
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How long things may take, in seconds."""
+
+    #: Between two pings, and for the answer to one.
+    ping_interval: float = 25.0
+    ping_timeout: float = 20.0
+    #: For one write to be taken.
+    write_timeout: float = 15.0
+    #: For the request's head, its body, and the steps of an upgrade.
+    request_timeout: float = 15.0
+
+
+@attrs.define(eq=False)
+class Counters:
+    """What became of clients."""
+
+    accepted: int = 0
+    refused: int = 0
+    packets_refused: int = 0
+    overflows: int = 0
+    write_timeouts: int = 0
+    heartbeats_missed: int = 0
+    floods: int = 0
+    defects: int = 0
+    events: int = 0
+    packets_queued: int = 0
+    bytes_sent: int = 0
+    records_dropped: int = 0
+
+
+class Desk(Protocol):
+    """What a client belongs to."""
+
+    def received(self, client: Client, packet: SocketPacket, /) -> None:
+        """Take a packet of the client's."""
+
+    def refresh(self, client: Client, /) -> None:
+        """Put a snapshot into the client's outbox."""
+
+    def gone(self, client: Client, /) -> None:
+        """Forget the client."""
+
+
+class Client:
+    """A session of Engine.IO and, once it is connected, of Socket.IO."""
+
+    def __init__(self, sid: str, desk: Desk, pace: Pace, counters: Counters) -> None:
+        self.sid = sid
+        self.outbox = Outbox()
+        #: The tenant whose calls it may see, "" for all; None before it is connected.
+        self.tenant: str | None = None
+        self.rooms: set[str] = set()
+        self.transport = "polling"
+        #: A WebSocket is about to replace polling.
+        self.is_upgrading = False
+        self.is_polled = False
+        #: The poll that waits, or else the next one, is to be answered at once.
+        self.poll_ends = False
+        self.is_closed = False
+        self._desk = desk
+        self._pace = pace
+        self._counters = counters
+        self._something = trio.lowlevel.ParkingLot()
+        self._pong = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Keep the heartbeat. Ends with the session; a client that has not connected by the first beat is closed."""
+        with self._scope:
+            try:
+                while not self.is_closed:
+                    await trio.sleep(self._pace.ping_interval)
+                    if self.tenant is None:
+                        return
+                    self.outbox.put_first(_PING)
+                    self.wake()
+                    with trio.move_on_after(self._pace.ping_timeout) as patience:
+                        await self._pong.park()
+                    if patience.cancelled_caught:
+                        self._counters.heartbeats_missed += 1
+                        return
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """End the session. Whoever serves it notices at once. Harmless when repeated."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._counters.overflows += self.outbox.overflows
+            self._desk.gone(self)
+            self._scope.cancel()
+            self.wake()
+
+    def wake(self) -> None:
+        """Something is there to be sent, or has changed."""
+        self._something.unpark_all()
+
+    async def changed(self) -> None:
+        """Wait until :meth:`wake` is called."""
+        await self._something.park()
+
+    def received(self, packet: EnginePacket) -> None:
+        """Take one packet of the client's. Raises :class:`PacketError`."""
+        match packet.type:
+            case EngineType.PONG:
+                self._pong.unpark_all()
+            case EngineType.MESSAGE:
+                self._desk.received(self, decode_socket(packet.data))
+                if self.outbox.is_flooded:
+                    self._counters.floods += 1
+                    self.close()
+            case EngineType.CLOSE:
+                self.close()
+            case _:
+                raise PacketError(f"a client does not send {packet.type.name} here")
+
+    def upgraded(self) -> None:
+        """From now on a WebSocket carries the session; a poll that still waits is let go."""
+        self.transport = "websocket"
+        self.let_poll_go()
+
+    def let_poll_go(self) -> None:
+        """Answer a waiting poll, with whatever there is."""
+        self.poll_ends = True
+        self.wake()
+
+    def take(self, most_bytes: int) -> list[Parcel]:
+        """What is to be sent now; a snapshot first, where one is due."""
+        if self.outbox.is_stale:
+            self._desk.refresh(self)
+        return self.outbox.take(most_bytes)
+
+    async def write(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send what there is, and what comes, as WebSocket frames. Returns when the client is closed or too slow."""
+        while not self.is_closed:
+            if not self.outbox:
+                await self._something.park()
+                continue
+            frames = b"".join([each.frame for each in self.take(BATCH_BYTES)])
+            if not await self.within_time(send, frames):
+                return
+
+    async def within_time(self, send: Callable[[bytes], Awaitable[None]], data: bytes) -> bool:
+        """Send ``data``; a client that does not take it in time is closed, and the result is False."""
+        with trio.move_on_after(self._pace.write_timeout) as patience:
+            await send(data)
+        if patience.cancelled_caught:
+            self._counters.write_timeouts += 1
+            self.close()
+            return False
+        self._counters.bytes_sent += len(data)
+        return True
