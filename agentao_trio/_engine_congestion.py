@@ -48,8 +48,9 @@ LEAST_UNDER_LOSS, LEAST = 10 * SMALLEST_MAX_DATAGRAM_SIZE, 3 * SMALLEST_MAX_DATA
 #: The floor is what is written in a round trip and so many seconds more (an acknowledgement may wait for 25 ms, what
 #: one phase of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
 SLACK, HEADROOM = 0.050, 1.25
-#: Seconds by which round trips may be longer than the shortest.
-QUEUE = 0.050
+#: Seconds by which round trips may be longer than the shortest, and for how long all of them have to be longer before
+#: it is a queue: where one end stands still for a moment, a few are too, but they are read at one moment.
+QUEUE, LASTING = 0.050, 0.010
 #: Seconds for which a shortest round trip is believed, how near another one has to come to confirm it, and how long
 #: hardly anything is sent when none does.
 REMEMBERED, NEAR, PROBE = 10.0, 0.010, 0.150
@@ -108,7 +109,7 @@ class MediaWindow(_Counting):
         self._shortest = math.inf  # round trip, seconds
         self._confirmed_at = 0.0
         self._probing_until: float | None = None
-        self._lowest_lately = math.inf  # and the shortest since the ceiling was set
+        self._long_since: float | None = None  # since when all round trips have been too long
         self._ceiling = math.inf  # bytes
         self._ceiling_set_at = 0.0
         self._window = 0  # what the controller beneath would have
@@ -155,22 +156,19 @@ class MediaWindow(_Counting):
             self._ceiling = math.inf
 
     def _limit_queue(self, now: float, rtt: float) -> None:
-        self._lowest_lately = min(self._lowest_lately, rtt)
-        if self._ceiling == math.inf:
-            # The first sign of a queue ends the time in which the window doubles with every round trip.
-            if rtt > self._shortest + QUEUE:
-                self._bring_down(now, rtt)
-        elif now >= self._ceiling_set_at + self._lowest_lately:
-            # Later, once per round trip: it takes as long to see what came of it. One spike is no queue.
-            if self._lowest_lately > self._shortest + QUEUE:
-                self._bring_down(now, self._lowest_lately)
-            else:
+        if rtt <= self._shortest + QUEUE:
+            self._long_since = None
+            if now >= self._ceiling_set_at + rtt:
                 self._ceiling *= RISE
-                self._ceiling_set_at, self._lowest_lately = now, math.inf
-
-    def _bring_down(self, now: float, rtt: float) -> None:
-        self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
-        self._ceiling_set_at, self._lowest_lately = now, math.inf
+                self._ceiling_set_at = now
+        elif self._long_since is None:
+            self._long_since = now
+            # No more than now, until it is clear what it is.
+            self._ceiling = min(self._ceiling, max(self.bytes_in_flight, LEAST_UNDER_LOSS))
+        # A ceiling that holds already is given a round trip to show what comes of it.
+        elif now >= self._long_since + (rtt if self._ceiling < self._window else LASTING):
+            self._ceiling = self.bytes_in_flight * (self._shortest + QUEUE) / rtt
+            self._ceiling_set_at = self._long_since = now
 
 
 class _CountingReno(_Counting, RenoCongestionControl):

@@ -145,12 +145,26 @@ def test_a_queue_in_front_of_the_path_takes_the_window_back() -> None:
     assert window.congestion_window == pytest.approx(max(expected, LEAST), rel=0.01)
 
 
+def test_an_end_that_stands_still_for_a_moment_is_no_queue() -> None:
+    """All that was acknowledged meanwhile is read at one moment, the oldest first."""
+    window = controller()
+    now = 100.0
+    window.on_rtt_measurement(now=now, rtt=0.001)
+    before = window.congestion_window
+    for _ in range(20):
+        now += 0.2
+        for rtt in (0.2, 0.15, 0.1, 0.07, 0.002):
+            window.on_rtt_measurement(now=now, rtt=rtt)
+    assert window.congestion_window >= before
+
+
 def test_the_window_comes_back_when_the_queue_has_gone() -> None:
     window = controller()
     now = 100.0
     window.on_rtt_measurement(now=now, rtt=0.040)
     send(window, packets(10, now))
-    window.on_rtt_measurement(now=now + 0.5, rtt=0.040 + 3 * QUEUE)
+    for late in (0.4, 0.5):
+        window.on_rtt_measurement(now=now + late, rtt=0.040 + 3 * QUEUE)
     low = window.congestion_window
     now += 1.0
     for _ in range(100):
@@ -163,6 +177,7 @@ def test_on_the_slowest_path_a_few_datagrams_may_always_be_on_their_way() -> Non
     window = controller()
     window.on_rtt_measurement(now=100.0, rtt=0.010)
     window.on_rtt_measurement(now=101.0, rtt=5.0)
+    window.on_rtt_measurement(now=101.1, rtt=5.0)
     assert window.congestion_window == LEAST
 
 
