@@ -58,8 +58,10 @@ async def _talk(calls: int, seconds: float, endpoint: str, ca: bytes, url: str) 
     bridges: list[Bridge] = []
     async with open_session(endpoint, tls=ClientTLS(ca=ca)) as session, trio.open_nursery() as nursery:
         for _ in range(calls):
-            bridges.append(await nursery.start(_one, session, url))
+            nursery.start_soon(_one, session, url, bridges)
             await trio.sleep(1 / PER_SECOND)
+        while len(bridges) < calls:
+            await trio.sleep(0.1)
         await trio.sleep(SETTLE)
         before = [each.statistics() for each in bridges]
         sent_before = session.statistics().media.packets_sent
@@ -86,13 +88,13 @@ async def _talk(calls: int, seconds: float, endpoint: str, ca: bytes, url: str) 
     }
 
 
-async def _one(session: Session, url: str, *, task_status: trio.TaskStatus[Bridge]) -> None:
+async def _one(session: Session, url: str, bridges: list[Bridge]) -> None:
     async with (
         await session.originate(SILENT, trunk_id="bench", codec=Codec.PCMU) as call,
         open_realtime(url, config=SessionConfig(turn_detection=None)) as model,
         bridge(call, model, greet=True) as talk,
     ):
-        task_status.started(talk)
+        bridges.append(talk)
         await talk.wait_ended()
 
 

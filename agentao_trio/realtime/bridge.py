@@ -131,7 +131,6 @@ class Bridge:
             caller_speaks=lambda: self._responses.caller_speaks(),
         )
         self._responses = Responses(call, model, self._dialogue)
-        self._detach: list[Callable[[], None]] = []
         self._began = trio.current_time()
         self._ending: BridgeEnding | None = None
         self._over = trio.Event()
@@ -186,23 +185,25 @@ class Bridge:
         """Be open, and run until it is over."""
         reason = ""
         try:
+            # Nothing is heard of the model any more when the nursery begins to close, which takes no new tasks then.
             async with task_nursery() as nursery:
-                self._tool_calls = ToolCalls(
-                    self._tools, line=self._call, conversation=self._responses, nursery=nursery
-                )
-                await self._open()
-                task_status.started()
-                nursery.start_soon(self._listen)
-                nursery.start_soon(self._dialogue.speaker.run)
-                nursery.start_soon(self._responses.run)
-                if keypad:
-                    nursery.start_soon(self._watch_keys)
-                if greet:
-                    self._responses.want({"instructions": greet} if isinstance(greet, str) else {})
-                with trio.move_on_after(max_seconds) as patience:
-                    reason = await self._end_of_the_call()
-                if patience.cancelled_caught:
-                    reason = "time"
+                with contextlib.ExitStack() as subscriptions:
+                    self._tool_calls = ToolCalls(
+                        self._tools, line=self._call, conversation=self._responses, nursery=nursery
+                    )
+                    await self._open(subscriptions)
+                    task_status.started()
+                    nursery.start_soon(self._listen)
+                    nursery.start_soon(self._dialogue.speaker.run)
+                    nursery.start_soon(self._responses.run)
+                    if keypad:
+                        nursery.start_soon(self._watch_keys)
+                    if greet:
+                        self._responses.want({"instructions": greet} if isinstance(greet, str) else {})
+                    with trio.move_on_after(max_seconds) as patience:
+                        reason = await self._end_of_the_call()
+                    if patience.cancelled_caught:
+                        reason = "time"
         except RealtimeError as error:
             reason = "refused"
             self._dialogue.publish_error(str(error), code=error.code, kind=error.type, fatal=True)
@@ -210,12 +211,12 @@ class Bridge:
         finally:
             self._end(reason or ("model" if self._model.state is RealtimeState.CLOSED else "left"))
 
-    async def _open(self) -> None:
+    async def _open(self, subscriptions: contextlib.ExitStack) -> None:
         """Have the model speak the call's format, and know its tools."""
         model, publish = self._model, self._publish
         publish("connecting", **self._names())
         for event, handler in self._dialogue.handlers().items():
-            self._detach.append(model.subscribe(event, handler).close)
+            subscriptions.callback(model.subscribe(event, handler).close)
         audio_format = _FORMATS[self._call.codec]
         config = SessionConfig(input_format=audio_format, output_format=audio_format)
         if self._tools:
@@ -248,8 +249,6 @@ class Bridge:
 
     def _end(self, reason: str) -> None:
         """It is over, and all its tasks are."""
-        for detach in self._detach:
-            detach()
         self._dialogue.close()
         self._ending = BridgeEnding(reason=reason, seconds=trio.current_time() - self._began)
         self._publish("ended", reason=reason, conversation_id=self._model.session_id)
