@@ -258,3 +258,35 @@ async def test_two_ends_in_memory_carry_messages_and_say_why_they_closed() -> No
     assert (failure.value.code, failure.value.reason) == (1001, "tired")
     with pytest.raises(ConnectionLost):
         await far.send("too late")
+
+
+@pytest.mark.parametrize("moments", [0.0, 0.002, 0.02])
+async def test_a_real_session_can_be_cancelled_at_any_moment(moments: float) -> None:
+    async with open_simulator(Script()) as simulator:
+        with trio.fail_after(5):
+            with trio.move_on_after(moments) as scope:
+                async with open_realtime(simulator.url, config=SessionConfig()):
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught
+            async with open_realtime(simulator.url, config=SessionConfig()) as session:  # the server has not minded
+                assert session.state is RealtimeState.CONNECTED
+
+
+def test_an_interrupted_conversation_in_virtual_time_always_comes_out_the_same() -> None:
+    async def interrupted() -> list[str]:
+        long = Turn(text="This goes on for quite a while, as anybody can hear. " * 3, pace=1.0)
+        log: list[str] = []
+        began = trio.current_time()
+        connect = simulated(Script(turns=(long, Turn(text="Yes?"))))
+        config = SessionConfig(input_format=AudioFormat.PCMU, output_format=AudioFormat.PCMU)
+        async with open_realtime("ws://scripted", config=config, connect=connect, jitter=lambda: 0.5) as session:
+            session.subscribe("*", lambda event: log.append(f"{trio.current_time() - began:.6f} {event}"))
+            await session.create_response()
+            for number in range(450):  # nine seconds
+                session.append_audio(base64.b64decode(LOUD if 100 <= number < 125 else QUIET))
+                await trio.sleep(0.02)
+        return log
+
+    logs = {tuple(trio.run(interrupted, clock=MockClock(autojump_threshold=0))) for _ in range(5)}
+    assert len(logs) == 1
+    assert "turn_detected" in "".join(next(iter(logs)))
