@@ -56,6 +56,7 @@ class Wire:
         #: While set, nothing passes: not out, not in, or neither.
         self.deaf = self.mute = False
         self._held: bytes | None = None
+        self._waiting = trio.CancelScope()
 
     @property
     def address(self) -> Any:
@@ -66,8 +67,9 @@ class Wire:
 
     def move(self, socket: DatagramSocket) -> None:
         """Go on from another port, as after a NAT's rebinding. The old socket is closed."""
-        self._socket.close()
-        self._socket = socket
+        old, self._socket = self._socket, socket
+        self._waiting.cancel()
+        old.close()
 
     def send(self, data: bytes, to: Any) -> None:
         if self.mute or self._rng.random() < self.loss:
@@ -90,7 +92,8 @@ class Wire:
                 return datagram
 
     async def wait_readable(self) -> None:
-        await self._socket.wait_readable()
+        with trio.CancelScope() as self._waiting:
+            await self._socket.wait_readable()
 
     def close(self) -> None:
         self._socket.close()
@@ -101,8 +104,8 @@ class Inbound:
     """One stream that the gateway opened."""
 
     stream: ReceiveStream
-    #: Whether the kit goes on reading it.
-    reads: bool = True
+    #: What its reader runs in.
+    reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
 
 class Link:
@@ -283,9 +286,9 @@ class Link:
                 stream = await self.connection.accept()
                 if isinstance(stream, ReceiveStream):
                     self.kit.note(What.OPENED, self.name, stream=stream.stream_id)
-                    self.inbound[stream.stream_id] = Inbound(stream)
+                    inbound = self.inbound[stream.stream_id] = Inbound(stream)
                     if self.reads:
-                        self._nursery.start_soon(self._read, stream)
+                        self.read(inbound)
 
     async def _read(self, stream: ReceiveStream) -> None:
         decoder = FrameDecoder()
@@ -309,9 +312,18 @@ class Link:
             What.ENDED, self.name, stream=stream.stream_id, note=how, code=code, facts={"left_over": decoder.end()}
         )
 
+    def stop_reading(self, stream_id: int) -> None:
+        """Read no more of a stream, and grant no more credit for it; it is not stopped."""
+        self.inbound[stream_id].reading.cancel()
+
     def read(self, inbound: Inbound) -> None:
-        """Begin to read a stream that came while :attr:`reads` was off."""
-        self._nursery.start_soon(self._read, inbound.stream)
+        """Begin to read a stream; those that came while :attr:`reads` was off are not read."""
+
+        async def read() -> None:
+            with inbound.reading:
+                await self._read(inbound.stream)
+
+        self._nursery.start_soon(read)
 
 
 class Kit:
@@ -395,6 +407,7 @@ class Kit:
         tls: ClientTLS | None = None,
         settings: TransportSettings | None = None,
         present_token: bool = True,
+        loss: float = 0.0,
     ) -> AsyncIterator[Link]:
         """A connection to the target, subscribed; leaving closes it with code 0.
 
@@ -403,6 +416,7 @@ class Kit:
         host, port = self.profile.address
         try:
             with contextlib.closing(Wire(await self._open_socket(), self.rng)) as wire:
+                wire.loss = loss
                 async with (
                     open_connection(
                         host,
@@ -431,6 +445,11 @@ class Kit:
         except ConnectError as error:
             self.note(What.REFUSED, name, note=str(error))
             raise Inconclusive(f"no connection to the target: {error}") from error
+
+    async def rebind(self, link: Link) -> None:
+        """Have a connection's datagrams come from another port, as after a NAT forgot it."""
+        link.wire.move(await self._open_socket())
+        link.connection.flush()
 
     # -- calls ------------------------------------------------------------------------------------------------------
 

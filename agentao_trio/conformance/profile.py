@@ -27,6 +27,7 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
+import trio
 
 from agentao_trio.conformance.programmes import Unsupported
 from agentao_trio.errors import AgentaoError
@@ -43,6 +44,16 @@ _TARGET = ("address", "ca", "server_name", "insecure_no_verify", "trunk", "rpc_l
 
 class ProfileError(AgentaoError):
     """A profile that cannot be used; the message names the key, and what it should be."""
+
+
+async def first_stream(connection: Connection, token: str) -> None:
+    """The token alone on the first stream, as this package's own gateway takes it (PROTOCOL section 2.3)."""
+    stream = await connection.open_bidi()
+    await stream.send_all(token.encode())
+    stream.finish()
+    with trio.move_on_after(2):
+        while await stream.receive_some():
+            pass
 
 
 async def _present_nothing(connection: Connection) -> None:
@@ -69,8 +80,17 @@ class Profile:
     capabilities: frozenset[str] = frozenset()
     #: Limits it declares: "frame_bytes", "buffer_seconds" …
     limits: Mapping[str, float] = attrs.field(factory=dict, converter=_frozen)
-    #: Shows a token on a new connection.
+    #: Shows a token on a new connection; and any text in its place.
     present: Callable[[Connection], Awaitable[None]] = _present_nothing
+    present_text: Callable[[Connection, str], Awaitable[None]] = first_stream
+    #: Makes a token of a tenant (1 or 2) with some lifetime and age, in seconds; None where there is no key to.
+    make_token: Callable[..., str] | None = attrs.field(default=None, repr=False)
+
+    def token(self, *, tenant: int = 1, lifetime: float = 3600.0, age: float = 0.0) -> str:
+        """A token. Raises Unsupported where the profile holds no key."""
+        if self.make_token is None:
+            raise Unsupported("the profile has no credentials to make tokens with")
+        return self.make_token(tenant=tenant, lifetime=lifetime, age=age)
 
     def destination(self, role: str) -> str:
         """Whom to call for a role. Raises Unsupported where the profile does not say."""

@@ -84,7 +84,7 @@ PARTS: tuple[str, ...] = (
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 #: The conformance kit below the I/O line: each may use those before it.
 CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
-CHECKS = ("events", "subscriptions", "replay", "rpc", "framing", "serialization", "audio")
+CHECKS = ("events", "subscriptions", "replay", "rpc", "framing", "serialization", "audio", "robustness", "authentication")
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 #: What bridges a call and a model, from the bottom up.

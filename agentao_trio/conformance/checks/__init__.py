@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
-from agentao_trio.conformance.checks import audio, events, framing, replay, rpc, serialization, subscriptions
+from agentao_trio.conformance.checks import (
+    audio,
+    authentication,
+    events,
+    framing,
+    replay,
+    robustness,
+    rpc,
+    serialization,
+    subscriptions,
+)
 
-__all__ = ["audio", "events", "framing", "replay", "rpc", "serialization", "subscriptions"]
+#: In the order of the catalogue.
+SECTIONS = ("FRM", "SER", "RPC", "ERR", "AUT", "SUB", "EVT", "RPL", "UPL", "DWN", "EOS", "FLW", "ROB")
+
+__all__ = [
+    "SECTIONS",
+    "audio",
+    "authentication",
+    "events",
+    "framing",
+    "replay",
+    "robustness",
+    "rpc",
+    "serialization",
+    "subscriptions",
+]
