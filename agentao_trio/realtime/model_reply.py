@@ -11,9 +11,9 @@ import base64
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -197,24 +197,12 @@ class Reply:
         if item.modality == "text":
             yield from ((0.01, piece, b"") for piece in _words(turn.text, len(turn.text.split())))
             return
-        sound = self._sound(turn)
+        sound = _sound(turn.audio, len(turn.text), self._format["type"])
         size = self.bytes_per_ms * DELTA_MS
         chunks = [sound[start : start + size] for start in range(0, len(sound), size)]
         pause = DELTA_MS / 1000 / turn.pace
         for number, (words, chunk) in enumerate(zip(_words(turn.text, len(chunks)), chunks, strict=True)):
             yield (pause if number else 0.0), words, chunk
-
-    def _sound(self, turn: Turn) -> bytes:
-        rate, codec = _SPOKEN[self._format["type"]]
-        if turn.audio == "tone":
-            pcm = _tone(max(0.2, len(turn.text) * SECONDS_PER_LETTER), rate)
-        else:
-            sound = read_wav(turn.audio)
-            # Upwards audioop does well enough for a model that only has to be understood.
-            pcm = sound.samples
-            if sound.rate != rate:
-                pcm, _ = audioop.ratecv(pcm, 2, 1, sound.rate, rate, None)
-        return pcm if codec is None else from_pcm16(pcm, codec)
 
     def _open(self, item: OutputItem) -> Iterator[JSON]:
         item.open = True
@@ -282,6 +270,21 @@ def _words(text: str, pieces: int) -> list[str]:
     words[-1] = words[-1][:-1]
     bounds = [round(number * len(words) / max(1, pieces)) for number in range(pieces + 1)]
     return ["".join(words[start:end]) for start, end in pairwise(bounds)]
+
+
+@lru_cache(maxsize=128)
+def _sound(audio: bytes | Literal["tone"], letters: int, format_type: str) -> bytes:
+    """A turn's audio in the session's format. Kept, as many calls play the same script."""
+    rate, codec = _SPOKEN[format_type]
+    if audio == "tone":
+        pcm = _tone(max(0.2, letters * SECONDS_PER_LETTER), rate)
+    else:
+        sound = read_wav(audio)
+        pcm = sound.samples
+        if sound.rate != rate:
+            # Upwards audioop does well enough for a model that only has to be understood.
+            pcm, _ = audioop.ratecv(pcm, 2, 1, sound.rate, rate, None)
+    return pcm if codec is None else from_pcm16(pcm, codec)
 
 
 def _tone(seconds: float, rate: int) -> bytes:
