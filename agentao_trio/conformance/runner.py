@@ -27,6 +27,7 @@ import hypothesis
 import trio
 from hypothesis import HealthCheck, Phase
 
+from agentao_trio.conformance.catalogue import SECTIONS
 from agentao_trio.conformance.kit import Kit
 from agentao_trio.conformance.limits import LimitReached, Limits
 from agentao_trio.conformance.profile import Profile
@@ -109,6 +110,8 @@ class Result:
     attempts: tuple[Attempt, ...] = ()
     #: The shortest example that breaks the rule.
     example: Any = None
+    #: The run's seed, and the one that the programme got.
+    run_seed: int = 0
     seed: int = 0
     seconds: float = 0.0
     waived: str = ""
@@ -386,7 +389,14 @@ class _Run:
         self, check: Requirement, verdict: Verdict, reason: str = "", attempts: tuple[Attempt, ...] = ()
     ) -> Result:
         waived = self._options.waivers.get(check.id, "") if verdict in (Verdict.FAIL, Verdict.WARN) else ""
-        return Result(requirement=check, verdict=verdict, reason=reason, attempts=attempts, waived=waived)
+        return Result(
+            requirement=check,
+            verdict=verdict,
+            reason=reason,
+            attempts=attempts,
+            waived=waived,
+            run_seed=self._options.seed,
+        )
 
 
 def _bad(level: Level) -> Verdict:
@@ -409,9 +419,10 @@ def chosen(options: Options) -> list[Requirement]:
     known = {*REQUIREMENTS, *(each.section for each in REQUIREMENTS.values())}
     if unknown := options.only - known:
         raise ValueError(f"there is no check or section {', '.join(sorted(unknown))}; see --list")
+    order = list(SECTIONS)
     return [
         each
-        for each in REQUIREMENTS.values()
+        for each in sorted(REQUIREMENTS.values(), key=lambda each: (order.index(each.section), each.id))
         if each.level in options.levels
         and (not options.only or each.id in options.only or each.section in options.only)
         and each.id in PROGRAMMES

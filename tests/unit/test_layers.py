@@ -167,7 +167,12 @@ LAYERS = {
     "conformance.strategies": pure(*CORE, theirs="attrs hypothesis"),
     "conformance.trace": pure(*CORE),
     "conformance.requirements": pure(*CORE, "conformance.trace"),
-    "conformance.report": pure(*CORE, "conformance.requirements", theirs="attrs rich"),
+    "conformance.catalogue": pure(theirs=""),
+    "conformance.report": waits(
+        *CORE,
+        *(f"conformance.{each}" for each in ("catalogue", "trace", "requirements", "runner")),
+        theirs="attrs rich",
+    ),
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "pacing": waits(),
     "services": waits(),
@@ -250,7 +255,7 @@ LAYERS = {
             *CORE,
             *("transport", "pacing", "gateway", "testing", "testing.memory_network"),
             *(f"conformance.{each}" for each in CONFORMANCE[:index]),
-            *(f"conformance.{each}" for each in ("trace", "requirements", "strategies", "report")),
+            *(f"conformance.{each}" for each in ("catalogue", "trace", "requirements", "strategies")),
             theirs="trio attrs hypothesis rich jwt cryptography",
         )
         for index, part in enumerate(CONFORMANCE)

@@ -14,11 +14,7 @@ from agentao_trio.conformance.checks import (
     subscriptions,
 )
 
-#: In the order of the catalogue.
-SECTIONS = ("FRM", "SER", "RPC", "ERR", "AUT", "SUB", "EVT", "RPL", "UPL", "DWN", "EOS", "FLW", "ROB")
-
 __all__ = [
-    "SECTIONS",
     "audio",
     "authentication",
     "events",
