@@ -153,9 +153,9 @@ def main() -> None:
                     # A few calls for a second say nothing about hundreds.
                     rows.append(attrs.evolve(row, goal=None) if options.quick else row)
                     progress.print(f"measured: {row.name}")
-            except subprocess.CalledProcessError as error:
+            except subprocess.SubprocessError as error:
                 # What was measured before is worth keeping.
-                why = (error.stderr or "").strip().rpartition("\n")[2]
+                why = str(getattr(error, "stderr", None) or error).strip().rpartition("\n")[2]
                 rows.append(Row(group=group, name=f"the rest of {group}", missing=f"a program failed: {why}"))
             if options.json is not None:  # a run of ten minutes may be cut short
                 write(options.json, as_json(rows, where))

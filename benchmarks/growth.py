@@ -54,7 +54,7 @@ def measure_use(contest: Contest, *, quick: bool) -> Iterator[Row]:
         goal=Goal(relation="≤", value=1.05),
         text=f"{ratio.first * 1e6:.0f} µs each, {1 / ratio.first:,.0f} a second; no stream left behind",
     )
-    memory = contest.run("benchmarks.growth_client", "memory", str(calls), timeout=120)
+    memory = contest.run("benchmarks.growth_client", "memory", str(calls), timeout=300)
     first, second = memory["open_first"], memory["open_second"]
     yield Row(
         group="growth",
