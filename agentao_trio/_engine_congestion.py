@@ -51,9 +51,9 @@ SLACK, HEADROOM = 0.050, 1.25
 #: Seconds by which round trips may be longer than the shortest, and for how long all of them have to be longer before
 #: it is a queue: where one end stands still for a moment, a few are too, but they are read at one moment.
 QUEUE, LASTING = 0.050, 0.010
-#: Seconds for which a shortest round trip is believed, how near another one has to come to confirm it, and how long
-#: hardly anything is sent when none does.
-REMEMBERED, NEAR, PROBE = 10.0, 0.010, 0.150
+#: Seconds for which a shortest round trip is believed; how near another one has to come to confirm it (a peer may delay
+#: an acknowledgement by 25 ms); and how long hardly anything is sent when none does.
+REMEMBERED, NEAR, PROBE = 10.0, 0.030, 0.150
 #: What the ceiling rises by in a round trip that is not.
 RISE = 17 / 16
 #: Seconds of media that may leave in one burst: two phases of the packet clock.
@@ -102,7 +102,7 @@ class _Counting(QuicCongestionControl):
 
 
 class MediaWindow(_Counting):
-    """A controller whose window is never smaller than what the media that is being written needs."""
+    """A controller whose window has room for the media that is being written, and not for a long queue."""
 
     def __init__(self, *, max_datagram_size: int) -> None:
         self.media = MediaRate()

@@ -594,6 +594,21 @@ def test_both_engines_deliver_the_same(seed: int, loss: float) -> None:
     assert programme("agentao", seed, loss) == programme("stock", seed, loss)
 
 
+@BOTH_ENGINES
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stop_is_answered_with_a_reset_whatever_is_lost(kind: str, seed: int) -> None:
+    dice = random.Random(seed)
+    w = wire(kind)
+    server = w.shake_hands()
+    stream_id = push(w, 100)
+    w.run(lambda: len(w.received("server", stream_id)) == 100)
+    w.lose = lambda: dice.random() < 0.5
+    server.stop(stream_id, 7)
+    w.run(lambda: w.happened("client", events.StopSendingReceived) > 0)
+    w.run(lambda: w.happened("server", events.StreamReset) > 0)
+    assert [e.error_code for e in w.events["server"] if isinstance(e, events.StreamReset)] == [7]
+
+
 # -- the send path --------------------------------------------------------------------------------------------------
 
 
