@@ -178,12 +178,13 @@ class Page:
         )
 
     async def accessible(self) -> list[dict[str, Any]]:
-        """What assistive technology is told: role, name and properties of everything that is not ignored."""
+        """What assistive technology is told: role, name, value and properties of everything that is not ignored."""
         nodes = (await self.call("Accessibility.getFullAXTree"))["nodes"]
         return [
             {
                 "role": node.get("role", {}).get("value"),
                 "name": node.get("name", {}).get("value", ""),
+                "value": node.get("value", {}).get("value"),
                 **{item["name"]: item["value"].get("value") for item in node.get("properties", ())},
             }
             for node in nodes

@@ -23,7 +23,7 @@ let announcedStatus = "";
 const calls = new Calls(() => connection.resync());
 const filters = new Filters(() => list.filter());
 const list = new List(byId("list"), filters, open);
-const pane = new Pane(byId("pane"), close);
+const pane = new Pane(byId("pane"), leave);
 list.now = pane.now = () => calls.now();
 
 function wake() {
@@ -68,8 +68,15 @@ function open(sid) {
     pane.open(entry, transcript);
   }
   document.body.dataset.view = "call";
+  if (!history.state?.call) history.pushState({ call: true }, "");
   pane.draw(calls.now());
   pane.focus();
+}
+
+/** Back to the list: the same way as the browser's own button, which on a phone is the one at hand. */
+function leave() {
+  if (history.state?.call) history.back();
+  else close();
 }
 
 function close() {
@@ -98,9 +105,9 @@ const handlers = {
     calls.update(envelope);
     wake();
   },
-  // Of a call that is subscribed to, updates come under this name, too; only the full call has its recent events.
+  // Of a call that is subscribed to, updates come under this name, too, with their type; call_update has told them.
   call_data(payload) {
-    if (!payload.events) return;
+    if (payload.type) return;
     calls.full(payload);
     wake();
   },
@@ -143,6 +150,17 @@ byId("gate-form").addEventListener("submit", (event) => {
   keepToken(token);
   connect();
 });
+if (history.state?.call) history.replaceState(null, "");
+addEventListener("popstate", () => {
+  if (!history.state?.call) close();
+});
+for (const link of document.querySelectorAll(".skip")) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    if (link.hash === "#list") list.focus(opened);
+    else byId("pane").focus();
+  });
+}
 addEventListener("hashchange", () => {
   if (!location.hash.includes("token=")) return;
   token = takeToken();

@@ -16,12 +16,13 @@ class Bubble {
     this.element = make("li", { class: "bubble" }, make("div", { class: "byline" }, this.#who, this.#at, this.#note), this.#text);
   }
 
-  draw(item) {
+  draw(item, over) {
+    const partial = item.partial && !over; // what a call ended with is never finished
     setAttribute(this.element, "data-role", item.role);
-    setAttribute(this.element, "data-partial", item.partial ? "" : null);
+    setAttribute(this.element, "data-partial", partial ? "" : null);
     setText(this.#who, SPEAKERS[item.role] ?? label(item.role));
     setText(this.#at, item.at ? clock(item.at) : "");
-    setText(this.#note, item.interrupted ? "Interrupted" : item.partial ? "Speaking…" : "");
+    setText(this.#note, item.interrupted ? "Interrupted" : partial ? "Speaking…" : "");
     setText(this.#text, visible(item.text));
   }
 }
@@ -57,7 +58,7 @@ export class ConversationView {
       kept.add(item.itemId);
       let bubble = this.#bubbles.get(item.itemId);
       if (!bubble) this.#bubbles.set(item.itemId, (bubble = new Bubble()));
-      bubble.draw(item);
+      bubble.draw(item, entry.over);
       const place = before ? before.nextSibling : this.#list.firstChild;
       if (bubble.element !== place) this.#list.insertBefore(bubble.element, place);
       before = bubble.element;

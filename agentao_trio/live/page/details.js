@@ -48,8 +48,8 @@ export class Overview {
       "Call",
       facts([
         ["Status", statusWords(call.status)],
-        ["From", bdi(call.from)],
-        ["To", bdi(call.to)],
+        ["From", call.from ? bdi(call.from) : ""],
+        ["To", call.to ? bdi(call.to) : ""],
         ["Direction", label(call.direction)],
         ["Codec", oneLine(call.codec)],
         ["Trunk", call.trunkId ? bdi(call.trunkId) : ""],

@@ -71,7 +71,7 @@ export class Spark {
     });
     this.#line.setAttribute("points", points.join(" "));
     const left = points.length ? points[0].split(",")[0] : WIDTH;
-    this.#area.setAttribute("points", `${left},${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`);
+    this.#area.setAttribute("points", points.length > 1 ? `${left},${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}` : "");
     const value = latest ? latest[key] : NaN;
     setAttribute(this.element, "data-grade", gradeOf(key, value));
     setText(this.#value, fixed(value, key === "mos" ? 1 : value >= 10 ? 0 : 1));
