@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ from benchmarks.contest import Contest, open_contest
 from benchmarks.pages import fill
 from benchmarks.row import Row
 
+#: Modules beside this one for what needs an extra; each has ``measure(*, quick) -> Iterator[Row]``.
+WINGS = ("realtime", "bridge", "live")
 #: What ``--only`` takes, in the order of the table.
-GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", "profile", "sweeps")
+GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", *WINGS, "profile", "sweeps")
 #: Those that need a gateway in another process.
 _WITH_GATEWAY = {"calls", "growth", "profile", "sweeps"}
 
@@ -57,6 +61,16 @@ def _commit() -> str:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return ""
+
+
+def wing(name: str, *, quick: bool) -> Iterator[Row]:
+    """The rows of one of :data:`WINGS`, or one that says what it would need."""
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+    except ImportError as error:
+        yield Row(group=name, name=name, missing=str(error))
+        return
+    yield from module.measure(quick=quick)
 
 
 def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str, Callable[[], Iterator[Row]]]:
@@ -89,6 +103,7 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         "calls": calls,
         "growth": use,
         "wan": lambda: wan.measure(quick=quick),
+        **{name: partial(wing, name, quick=quick) for name in WINGS},
         "profile": profile,
         "sweeps": along_scales,
     }
