@@ -283,6 +283,33 @@ async def test_a_bridge_to_nobody(gateway: SimulatedGateway, capsys: pytest.Capt
     assert "no conversation" in capsys.readouterr().out
 
 
+# -- voice agent ----------------------------------------------------------------------------------------------------
+
+#: 1.2 seconds of somebody speaking.
+SENTENCE = WORDS[1_000:10_600]
+
+
+async def test_the_voice_agent_is_a_receptionist(gateway: SimulatedGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running("voice_agent", gateway):
+        caller = gateway.call_in()
+        await caller.hears(Speech())
+        await caller.says(SENTENCE)  # into the greeting
+        await caller.hears(Speech())
+        await caller.hears(Silence(3.0), within=20)
+        await caller.says(SENTENCE)
+        await caller.hears(Speech())
+        assert await caller.is_hung_up() == 16
+    assert "hangup after" in capsys.readouterr().out
+
+
+async def test_the_voice_agent_is_hung_up_on(gateway: SimulatedGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running("voice_agent", gateway):
+        caller = gateway.call_in()
+        await caller.hears(Speech())
+        await caller.hangs_up()
+    assert "hangup after" in capsys.readouterr().out
+
+
 def test_every_example_is_in_the_gallery_and_under_test() -> None:
     tests, page = Path(__file__).read_text(), GALLERY.read_text()
     for path in EXAMPLES.glob("*.py"):
