@@ -209,7 +209,10 @@ class Bridge:
             self._dialogue.publish_error(str(error), code=error.code, kind=error.type, fatal=True)
             raise
         finally:
-            self._end(reason or ("model" if self._model.state is RealtimeState.CLOSED else "left"))
+            if not reason and self._model.state is RealtimeState.CLOSED:
+                reason = "model"
+                self._dialogue.publish_error("the session with the model is over", fatal=True)
+            self._end(reason or "left")
 
     async def _open(self, subscriptions: contextlib.ExitStack) -> None:
         """Have the model speak the call's format, and know its tools."""

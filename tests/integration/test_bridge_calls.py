@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
-from agentao_trio import Codec
+from agentao_trio import Codec, open_session
 from agentao_trio.audio import from_pcm16
-from agentao_trio.errors import CommandRejected, RealtimeError
+from agentao_trio.errors import CommandRejected, ConnectError, RealtimeError
 from agentao_trio.realtime import protocol
+from agentao_trio.realtime.bridge import bridge
+from agentao_trio.realtime.connection import MessageTransport
 from agentao_trio.realtime.protocol import AudioFormat, ConversationItemTruncate, ResponseCancel
+from agentao_trio.realtime.script import Script, Turn
+from agentao_trio.realtime.session import open_realtime
+from agentao_trio.realtime.simulator import simulated
 from agentao_trio.realtime.tools import hangup, send_dtmf, tool, transfer
-from agentao_trio.records import RecordKind
+from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import SimulatedGateway
-from tests.support.bridged import StageModel, said_by, staged
+from tests.support.bridged import NUMBER, Ear, StageModel, said_by, staged
 from tests.support.sounds import keys, sine
 
 # -- format ---------------------------------------------------------------------------------------------------------
@@ -530,6 +537,45 @@ async def test_a_lost_connection_ends_its_responses_and_the_wish_survives(gatewa
         assert turn["status"] == "lost"
         phases = [data["phase"] for data in scene.told(RecordKind.CONVERSATION)]
         assert phases == ["connecting", "connected", "started", "reconnecting", "renewed"]
+
+
+async def test_a_model_that_is_lost_for_good_leaves_the_call_to_its_owner(gateway: SimulatedGateway) -> None:
+    """What ends the model's session ends its block; nothing more is said, and the call is still there."""
+    script = Script(turns=(Turn(text="This will be cut short by a broken line.", pace=1.0, fault="disconnect"),))
+    first = simulated(script)
+    attempts = 0
+
+    def connect() -> AbstractAsyncContextManager[MessageTransport]:
+        nonlocal attempts
+        attempts += 1
+        return first() if attempts == 1 else refused()
+
+    @asynccontextmanager
+    async def refused() -> AsyncIterator[MessageTransport]:
+        raise ConnectError("the key was revoked", refused=True)
+        yield
+
+    records: list[Record] = []
+    ear = Ear()
+    gateway.server.model.handsets[NUMBER] = ear
+    async with open_session(gateway.endpoint, **gateway.options()) as session:
+        session.hub.attach(records.append)
+        async with await session.originate(NUMBER, trunk_id="main") as call:
+            with pytest.raises(ConnectError, match="revoked"):
+                async with (
+                    open_realtime("ws://scripted", config=protocol.SessionConfig(), connect=connect) as model,
+                    bridge(call, model, greet=True) as talk,
+                ):
+                    await talk.wait_ended()
+            assert call.state.value == "answered"
+            assert talk.ending is not None
+            assert talk.ending.reason == "model"
+            heard = len(ear.heard)
+            await trio.sleep(1)
+            assert len(ear.heard) <= heard + 1, "but for what was on its way"
+            await call.send_audio(Codec.PCMU.silence * 5)  # its owner may apologise
+    errors = [record.data for record in records if record.kind is RecordKind.ERROR]
+    assert [error["fatal"] for error in errors] == [True]
 
 
 async def test_the_bridge_ends_with_the_call(gateway: SimulatedGateway) -> None:
