@@ -85,7 +85,8 @@ class Engine(StockEngine):
 
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         super().reset_stream(stream_id, error_code)
-        self._talkative[self._streams[stream_id]] = None
+        if (stream := self._streams.get(stream_id)) is not None:  # or it has ended and is forgotten
+            self._talkative[stream] = None
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
         super().stop_stream(stream_id, error_code)

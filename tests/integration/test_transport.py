@@ -600,6 +600,21 @@ async def test_a_program_that_was_busy_for_long_does_not_declare_its_peer_dead(a
             assert not pair.server.is_over
 
 
+async def test_a_stream_may_be_abandoned_after_all_of_it_has_ended(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        sender, receiver = await a_stream(pair)
+        sender.write(b"all")
+        sender.finish()
+        assert await read_all(receiver) == b"all"
+        await trio.sleep(1)
+        sender.reset(1)
+        receiver.stop(1)
+        await trio.sleep(1)
+        assert pair.client.statistics().streams_open == 0
+        assert not pair.client.is_over
+        assert not pair.server.is_over
+
+
 async def test_idle_peers_exchange_little(autojump_clock: MockClock) -> None:
     async with connected() as pair:
         await trio.sleep(1)
