@@ -19,6 +19,7 @@ from rich.text import Text
 from agentao_trio import __version__
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
+from agentao_trio.cli.conformance import conformance_app
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
@@ -59,6 +60,7 @@ app = App(
 )
 app.register_install_completion_command()
 app.command(history_app)
+app.command(conformance_app)
 
 
 @app.command(

@@ -21,6 +21,7 @@ __all__ = [
     "errors",
     "log_to_stderr",
     "output",
+    "report_error",
     "run",
     "until_signalled",
 ]
@@ -43,10 +44,10 @@ class UsageError(Exception):
     """What was asked for cannot be done as it was asked; the message says what would be right."""
 
 
-def run(command: Callable[[], Awaitable[int]]) -> int:
+def run(command: Callable[[], Awaitable[int]], *, clock: trio.abc.Clock | None = None) -> int:
     """Run a command under trio and return its exit status. Expected failures become one line on stderr."""
     try:
-        return trio.run(command)
+        return trio.run(command, clock=clock)
     except (KeyboardInterrupt, UsageError, WavError, AgentaoError, OSError, BaseExceptionGroup) as error:
         causes = list(_leaves(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
@@ -54,7 +55,7 @@ def run(command: Callable[[], Awaitable[int]]) -> int:
         if not all(isinstance(cause, (UsageError, WavError, AgentaoError, OSError)) for cause in causes):
             raise
         # One failure may have been seen by several tasks; the first one that saw it tells it.
-        return _report(causes[0])
+        return report_error(causes[0])
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -65,7 +66,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _report(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
+    """Say what went wrong in one line, and return the exit status for it."""
     text = str(error)
     for ours, theirs in SPELLINGS.items():
         text = text.replace(ours, theirs)

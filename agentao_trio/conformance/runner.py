@@ -75,6 +75,8 @@ class Options:
     #: Examples of a property, and runs that shrinking a failing one may take.
     examples: int = 10
     shrinks: int = 40
+    #: Run properties with this example alone, as a replay file has it.
+    example: Any = None
     #: Rule id to the reason for which its failure is waived.
     waivers: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -241,9 +243,9 @@ class _Run:
         if reason := self._not_run(programme):
             return self._result(check, *reason)
         seed = random.Random(f"{self._options.seed} {check.id}").randrange(2**32)
-        if programme.example is None:
-            attempts = await self._attempts(check, programme, seed)
-            example = None
+        if programme.example is None or self._options.example is not None:
+            example = self._options.example if programme.example is not None else None
+            attempts = await self._attempts(check, programme, seed, example)
         else:
             attempts, example = await self._property(check, programme, seed)
         return attrs.evolve(self._judged(check, programme, attempts), example=example, seed=seed)

@@ -32,6 +32,8 @@ class SimulatedTarget:
     settings: GatewaySettings = attrs.field(factory=GatewaySettings)
     loss: float = 0.0
     seed: int = 0
+    #: Faults of the gateway, by name.
+    faults: tuple[str, ...] = ()
 
     @contextlib.asynccontextmanager
     async def arena(self) -> AsyncIterator[tuple[Profile, Callable[[], Any]]]:

@@ -1,0 +1,238 @@
+"""What ``agentao-trio conformance`` does, once the extra that it needs is there."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import secrets
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+from trio.testing import MockClock
+
+from agentao_trio.cli.conformance import ConformanceOptions
+from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, output, report_error, run, until_signalled
+from agentao_trio.cli.screen import printable
+from agentao_trio.conformance import checks as checks
+from agentao_trio.conformance import report as reports
+from agentao_trio.conformance.limits import Limits
+from agentao_trio.conformance.profile import Profile, ProfileError, load_profile
+from agentao_trio.conformance.programmes import PROGRAMMES
+from agentao_trio.conformance.requirements import REQUIREMENTS, Level, Requirement
+from agentao_trio.conformance.runner import Options, Progress, RunReport, Target, Verdict, chosen
+from agentao_trio.conformance.runner import run as judge
+from agentao_trio.conformance.targets import RealTarget, SimulatedTarget
+from agentao_trio.errors import ConnectError
+from agentao_trio.transport import open_connection
+
+__all__ = ["command"]
+
+SIMULATED = "simulated"
+UNREACHABLE = 3
+_LEVELS = {
+    "must": frozenset({Level.MUST}),
+    "should": frozenset({Level.MUST, Level.SHOULD}),
+    "all": frozenset(Level),
+}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def command(where: str, asked: ConformanceOptions) -> int:
+    """Do what was asked, and return the exit status."""
+    try:
+        options = _options(where, asked)
+        selected = chosen(options)
+        if asked.list or asked.dry_run:
+            output.print(_list(selected, options))
+            return 0
+        target, profile = _target(where, asked)
+        return _judge(where, target, profile, options, asked)
+    except ValueError as error:
+        return report_error(UsageError(str(error)))
+    except (UsageError, ProfileError) as error:
+        return report_error(UsageError(str(error)))
+
+
+# -- what was asked -------------------------------------------------------------------------------------------------
+
+
+def _options(where: str, asked: ConformanceOptions) -> Options:
+    simulated = where == SIMULATED
+    options = Options(
+        only=frozenset(filter(None, (each.strip().upper() for each in asked.only.split(",")))),
+        levels=_LEVELS[asked.level],
+        slow=asked.slow,
+        hostile=asked.hostile or simulated,
+        allow_dial=asked.allow_dial or simulated,
+        seed=secrets.randbelow(2**32) if asked.seed is None else asked.seed,
+        side_by_side=asked.concurrency,
+        repeat=asked.repeat,
+        examples=asked.examples or (10 if simulated else 5),
+        waivers=_waivers(asked.waive),
+    )
+    if asked.replay is not None:
+        again = _replay(asked.replay)
+        options = attrs.evolve(
+            options, only=frozenset({again["check"]}), seed=again["seed"], example=again.get("example")
+        )
+    return options
+
+
+def _waivers(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        waivers = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--waive: {path} cannot be read: {error}") from None
+    for identity, reason in waivers.items():
+        if identity not in REQUIREMENTS or not isinstance(reason, str) or not reason.strip():
+            raise UsageError(f'--waive: {identity} = {reason!r} is no waiver; expected CHECK = "the reason"')
+    return waivers
+
+
+def _replay(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["check"] not in REQUIREMENTS or not isinstance(content["seed"], int):
+            raise ValueError("it names no check and seed")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"--replay: {path} is no replay file: {error}") from None
+    return dict(content)
+
+
+def _target(where: str, asked: ConformanceOptions) -> tuple[Target, Profile | None]:
+    if where == SIMULATED:
+        return SimulatedTarget(loss=asked.loss, seed=asked.seed or 0, faults=asked.fault), None
+    if asked.fault or asked.loss:
+        raise UsageError("--fault and --loss are for the target 'simulated'")
+    profile = load_profile(asked.profile, address=where or None)
+    if asked.keylog is not None:
+        profile = attrs.evolve(profile, tls=attrs.evolve(profile.tls, keylog=asked.keylog))
+    if not asked.i_own_this_target and not _is_private(profile.address[0]):
+        raise UsageError(f"{profile.address[0]} is not a private address: say --i-own-this-target if it is yours")
+    return RealTarget(profile=profile), profile
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".test", ".internal"))
+
+
+def _seconds(option: str, text: str) -> float:
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text):
+        return float(found[1]) * _UNITS[found[2]]
+    raise UsageError(f"{option}: {text!r} is no length of time; expected one like 90s or 10m")
+
+
+def _rate(text: str) -> float:
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)/([smh])", text):
+        return float(found[1]) / _UNITS[found[2]]
+    raise UsageError(f"--rate: {text!r} is no rate; expected one like 2/s or 30/m")
+
+
+# -- the run --------------------------------------------------------------------------------------------------------
+
+
+def _judge(where: str, target: Target, profile: Profile | None, options: Options, asked: ConformanceOptions) -> int:
+    simulated = profile is None
+    limits = (
+        Limits(max_calls=0, rate=0.0, concurrency=0)
+        if simulated
+        else Limits(max_calls=asked.max_calls, rate=_rate(asked.rate), concurrency=asked.concurrency)
+    )
+    # A wall clock's budget means nothing in virtual time, where a run takes seconds.
+    budget = None if simulated else _seconds("--budget", asked.budget)
+    report: RunReport | None = None
+    name = where or (f"quic://{profile.address[0]}:{profile.address[1]}" if profile is not None else "")
+    unreachable = False
+
+    async def work() -> None:
+        nonlocal report, unreachable
+        try:
+            if profile is not None:
+                await _preflight(profile)
+        except ConnectError as error:
+            unreachable = True
+            errors.print(f"error: {printable(str(error))}", soft_wrap=True)
+            return
+        with _progress() as show:
+            report = await judge(target, options, name=name, limits=limits, budget=budget, progress=show)
+
+    async def whole() -> int:
+        return await until_signalled(work)
+
+    status = run(whole, clock=MockClock(autojump_threshold=0) if simulated else None)
+    if unreachable:
+        return UNREACHABLE
+    if report is None:
+        return status or INTERRUPTED
+    output.print(reports.as_table(report))
+    _write(report, asked)
+    return status or report.exit_status
+
+
+async def _preflight(profile: Profile) -> None:
+    host, port = profile.address
+    async with open_connection(host, port, tls=profile.tls, settings=profile.transport):
+        pass
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("checking", total=None)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, description=progress.requirement.id)
+            result = progress.result
+            if result is not None and result.verdict in (Verdict.FAIL, Verdict.ERROR):
+                bar.console.print(f"{result.requirement.id} {result.verdict.value}: {printable(result.reason)}")
+
+        yield show
+
+
+def _write(report: RunReport, asked: ConformanceOptions) -> None:
+    files: dict[Path, str] = {}
+    texts: dict[str, Callable[[], str]] = {
+        "report.json": lambda: json.dumps(reports.as_json(report), indent=1, ensure_ascii=False) + "\n",
+        "junit.xml": lambda: reports.as_junit(report),
+        "report.html": lambda: reports.as_html(report),
+    }
+    for path, name in ((asked.json, "report.json"), (asked.junit, "junit.xml"), (asked.html, "report.html")):
+        if path is not None:
+            files[path] = texts[name]()
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        files |= {asked.out / name: text() for name, text in texts.items()}
+        for result in report.results:
+            if result.findings:
+                again = json.dumps(reports.replay_file(result, report), ensure_ascii=False)
+                files[asked.out / f"{result.requirement.id}.json"] = again + "\n"
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+
+
+def _list(selected: list[Requirement], options: Options) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("Check", "Level", "Needs", "Rule"):
+        table.add_column(heading)
+    for rule in selected:
+        programme = PROGRAMMES[rule.id]
+        needs = [*sorted(programme.roles), *sorted(programme.capabilities)]
+        needs += [f"--{word}" for word in ("slow", "hostile") if getattr(programme, word)]
+        table.add_row(rule.id, rule.level.value, ", ".join(needs), Text(rule.title, overflow="fold"))
+    return table
