@@ -12,7 +12,7 @@ import trio
 from agentao_trio import ActiveCall, Session, open_session
 from agentao_trio.gateway import open_gateway
 from agentao_trio.live.server import LiveServer, serve
-from agentao_trio.records import RecordKind
+from agentao_trio.records import JSON, RecordKind
 from tests.browser.chromium import EXECUTABLE, Page, open_browser
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="there is no chromium on this machine")
@@ -67,20 +67,22 @@ class Stage:
     async def live(self) -> None:
         await self.page.until("document.querySelector('#connection').dataset.state === 'live'")
 
+    def tell(self, kind: RecordKind, call_sid: str, **fields: JSON) -> None:
+        """Publish a record of a call that there need not be."""
+        self.session.hub.publish(kind, call_sid, data=lambda: dict(fields))
+
+    def measure(self, call_sid: str, *, mos: float = 4.3, jitter: float = 2.5, loss: float = 0.1) -> None:
+        figures = {"mos": mos, "jitter_ms": jitter, "packets_lost": 3, "packet_loss_pct": loss, "codec": "PCMU"}
+        self.session.hub.publish(RecordKind.QUALITY, call_sid, data=lambda: figures)
+
     def pretend(self, number: int, *, ai: bool = False) -> str:
         """Tell of a call that there is not: what is shown of it comes from the records alone."""
-        call_sid, hub = f"CA{number:06}", self.session.hub
-        number_called = f"+1555020{number:04}"
-        began = {"direction": "outbound", "caller": ECHO, "callee": number_called, "trunk_id": "main"}
-        hub.publish(RecordKind.CALL, call_sid, phase="began", **began)
-        hub.publish(
-            RecordKind.QUALITY, call_sid, mos=4.3, jitter_ms=2.5, packets_lost=0, packet_loss_pct=0.1, codec="PCMU"
-        )
+        call_sid, callee = f"CA{number:06}", f"+1555020{number:04}"
+        self.tell(RecordKind.CALL, call_sid, phase="began", direction="outbound", caller=ECHO, callee=callee)
+        self.measure(call_sid)
         if ai:
-            hub.publish(
-                RecordKind.CONVERSATION, call_sid, phase="connecting", provider="simulated", model="m", voice="v"
-            )
-            hub.publish(RecordKind.CONVERSATION, call_sid, phase="connected", model="m", voice="v", session_id="s")
+            self.tell(RecordKind.CONVERSATION, call_sid, phase="connecting", provider="simulated", model="m", voice="v")
+            self.tell(RecordKind.CONVERSATION, call_sid, phase="connected", model="m", voice="v", session_id="s")
         return call_sid
 
 
@@ -114,11 +116,11 @@ async def stage(
         yield Stage(session, page, server)
 
 
-def say(call: ActiveCall, order: int, role: str, text: str, **more: bool) -> None:
+def say(call: ActiveCall, order: int, role: str, text: str, *, interrupted: bool = False) -> None:
     """A final message of a call's conversation."""
-    call.publish(
-        RecordKind.TRANSCRIPT, item_id=f"item{order}", order=order, role=role, phase="final", text=text, **more
-    )
+    item = {"item_id": f"item{order}", "order": order, "role": role}
+    final = {**item, "phase": "final", "text": text, "interrupted": interrupted}
+    call.publish(RecordKind.TRANSCRIPT, data=lambda: final)
 
 
 async def test_a_call_is_shown_from_its_beginning_to_its_end() -> None:
@@ -177,8 +179,17 @@ async def test_a_transcript_is_shown_as_it_is_spoken() -> None:
             await page.until("document.querySelector('.said')?.innerText === 'Before anybody looked'")
             call.publish(RecordKind.SPEECH, speaker="assistant", active=True)
             await page.until("[...document.querySelectorAll('.typing')].some(e => !e.hidden)")
-            delta = {"item_id": "item1", "order": 1, "role": "assistant", "phase": "delta"}
-            call.publish(RecordKind.TRANSCRIPT, **delta, delta="Good mor", offset=0, text="Good mor")
+            part = "Good mor"
+            call.publish(
+                RecordKind.TRANSCRIPT,
+                item_id="item1",
+                order=1,
+                role="assistant",
+                phase="delta",
+                delta=part,
+                offset=0,
+                text=part,
+            )
             await page.until("document.querySelector('.bubble[data-partial] .said')?.innerText === 'Good mor'")
             say(call, 1, "assistant", "Good morning.", interrupted=True)
             await page.until("document.querySelectorAll('.bubble')[1].innerText.includes('Good morning.')")
@@ -294,8 +305,7 @@ async def test_filters_choose_what_is_shown() -> None:
         await at.show()
         for number in range(6):
             at.pretend(number, ai=number % 2 == 0)
-        poor = {"mos": 2.9, "jitter_ms": 44.0, "packets_lost": 90, "packet_loss_pct": 6.0}
-        at.session.hub.publish(RecordKind.QUALITY, "CA000003", **poor)
+        at.measure("CA000003", mos=2.9, jitter=44.0, loss=6.0)
         await page.until(f"{ROWS}.length === 6")
         await page.click(".tile[data-key=ai]")
         await page.until(f"{ROWS}.length === 3")
@@ -326,8 +336,7 @@ async def test_a_hundred_calls_and_a_thousand_events_a_second() -> None:
         began = trio.current_time()
         for number in range(3000):
             loss = (number % 50) / 10
-            measured = {"mos": 4.4 - loss / 5, "jitter_ms": loss, "packets_lost": number, "packet_loss_pct": loss}
-            at.session.hub.publish(RecordKind.QUALITY, calls[number % 100], **measured)
+            at.measure(calls[number % 100], mos=4.4 - loss / 5, jitter=loss, loss=loss)
             if number % 20 == 0:
                 await trio.sleep_until(began + number / 1000)
         # Each call's last number arrives, so nothing was lost on the way and the page kept up.
@@ -379,11 +388,10 @@ async def test_it_can_be_read_in_every_light_and_size(dark: bool, size: tuple[in
         await at.show()
         assert await page.run(FAINT) == []
         sids = [at.pretend(number, ai=number % 2 == 0) for number in range(8)]
-        hub = at.session.hub
-        hub.publish(RecordKind.QUALITY, sids[0], mos=2.9, jitter_ms=44.0, packets_lost=90, packet_loss_pct=6.0)
-        hub.publish(RecordKind.CALL, sids[5], phase="over", how="refused", error="No such number")
-        hub.publish(RecordKind.TOOL, sids[0], name="book", tool_call_id="t", phase="requested", arguments="{}")
-        hub.publish(RecordKind.TRANSCRIPT, sids[0], item_id="i", order=0, role="assistant", phase="final", text="Hello")
+        at.measure(sids[0], mos=2.9, jitter=44.0, loss=6.0)
+        at.tell(RecordKind.CALL, sids[5], phase="over", how="refused", error="No such number")
+        at.tell(RecordKind.TOOL, sids[0], name="book", tool_call_id="t", phase="requested", arguments="{}")
+        at.tell(RecordKind.TRANSCRIPT, sids[0], item_id="i", order=0, role="assistant", phase="final", text="Hello")
         await page.until(f"{ROWS}.length === 8")
         await page.until("document.querySelector('[data-sid=CA000000] .spark-line').getAttribute('points')")
         light = "getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0] > 128"
