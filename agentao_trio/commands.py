@@ -12,7 +12,15 @@ import contextlib
 from typing import Any, Protocol
 
 from agentao_trio import dialplan, messages
-from agentao_trio.errors import CommandRejected, CommandTimeout, LocalProtocolError
+from agentao_trio.errors import (
+    AgentaoError,
+    CommandError,
+    CommandRejected,
+    CommandTimeout,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SessionClosed,
+)
 from agentao_trio.legible import legible, quoted
 from agentao_trio.messages import DialplanAction, InboundRule, MethodId
 
@@ -68,6 +76,14 @@ class Commands(abc.ABC):
     async def terminate(self, call_sid: str) -> None:
         """End any call by name; CHANNEL_HANGUP_COMPLETE confirms it."""
         await self.request(MethodId.Terminate, messages.TerminateRequest(call_sid=call_sid))
+
+    async def _try_to_terminate(self, call_sid: str) -> AgentaoError | None:
+        """As :meth:`terminate`, but what went wrong is returned."""
+        try:
+            await self.terminate(call_sid)
+        except (CommandError, RemoteProtocolError, SessionClosed) as error:
+            return error
+        return None
 
     async def barge(self, call_sid: str) -> None:
         """Interrupt what the gateway's AI or playback is saying on a call."""

@@ -32,12 +32,10 @@ from agentao_trio.chronicle import Chronicle
 from agentao_trio.commands import Commands
 from agentao_trio.errors import (
     CallEnded,
-    CommandError,
     CommandRejected,
     CommandTimeout,
     ConnectionLost,
     LocalProtocolError,
-    RemoteProtocolError,
     SessionClosed,
     TransportError,
 )
@@ -469,9 +467,12 @@ class Session(Commands):
                 return
         self._hanging_up += 1
         try:
-            await self.request(MethodId.Terminate, messages.TerminateRequest(call_sid=call_sid))
-        except (CommandError, RemoteProtocolError, SessionClosed) as error:
-            log.info("call %s has no owner here and is being hung up: %s", call_sid, error)
+            # A quiet call never shows that it lives on, so what an outage swallowed is repeated. Twice does no harm.
+            with trio.move_on_after(self._resume_window):
+                while (why := await self._try_to_terminate(call_sid)) is not None:
+                    log.info("call %s has no owner here and is being hung up: %s", call_sid, why)
+                    if not isinstance(why, CommandTimeout) or not self._router.is_disowned(call_sid):
+                        break
         finally:
             self._hanging_up -= 1
             self._hung_up.unpark_all()

@@ -81,6 +81,20 @@ async def test_giving_up_a_call_just_before_closing_still_hangs_it_up(autojump_c
         assert gateway.model.statistics().calls_open == 0
 
 
+@pytest.mark.parametrize("dark", [5, 30])
+async def test_a_quiet_call_left_in_an_outage_is_hung_up_when_it_is_over(dark: int, autojump_clock: MockClock) -> None:
+    """It never shows that it lives on: no audio, no events."""
+    network = MemoryNetwork(delay=0.02)
+    async with simulated(network=network) as (session, gateway):
+        call = await session.originate("+15550100005", trunk_id="main")
+        await call.wait_answered()
+        network.outage(dark)
+        async with call:
+            pass
+        await trio.sleep(dark + 5)
+        assert gateway.model.statistics().calls_open == 0
+
+
 async def test_an_answer_that_is_none_does_not_keep_a_block_from_being_left(autojump_clock: MockClock) -> None:
     async def answer(method: MethodId, request: Any) -> Any:
         if method is MethodId.Originate:

@@ -229,7 +229,8 @@ class _Soak:
         lost_share = path["lost"] / (path["lost"] + path["carried"])
         rows = [
             ("calls that ended", f"{last['ended']}: {last['endings']}", last["ended"] > self._calls),
-            ("calls left open", f"{last['still_open']} here, {theirs[-1]['calls_open']} at the gateway",
+            ("calls left open", f"{last['still_open']} here, {theirs[-1]['calls_open']} at the gateway "
+             f"{' '.join(theirs[-1]['few'])}".strip(),
              last["still_open"] == theirs[-1]["calls_open"] == 0),
             ("calls lost", f"{len(last['lost'])}, of which {unexplained} did not span a kill", unexplained == 0),
             ("troubles", f"{len(self.outages)} outages of {sum(self.outages):.0f} s in all, {len(self.kills)} kills, "

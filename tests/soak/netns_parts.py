@@ -66,7 +66,8 @@ async def run_gateway(host: str, port: str, folder: str) -> None:
                 if trio.current_time() - reported >= REPORT:
                     reported = trio.current_time()
                     model = gateway.model.statistics()
-                    say(resident=resident(), calls_open=model.calls_open, calls_placed=model.calls_placed)
+                    few = list(gateway.model.calls)[:3]
+                    say(resident=resident(), calls_open=model.calls_open, calls_placed=model.calls_placed, few=few)
                 await trio.sleep(LOOK)
 
 
@@ -156,7 +157,9 @@ async def run_client(host: str, port: str, gateway: str, folder: str, calls: str
         client = Client(session, float(seconds))
         await client.run(int(calls))
         client.report(still_open=len(session.calls))
-        await trio.sleep(REPORT + 1)  # for the gateway's last word on how many are left there
+        # Calls that were given up while they were being placed are hung up when they come to life. After that the
+        # gateway has the last word on how many are left there.
+        await trio.sleep(5 + 2 * REPORT)
     left = len(os.listdir("/proc/self/fd")) - descriptors
     say(descriptors_left=left, tasks_left=trio.lowlevel.current_statistics().tasks_living)
 
