@@ -84,7 +84,17 @@ PARTS: tuple[str, ...] = (
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 #: The conformance kit below the I/O line: each may use those before it.
 CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
-CHECKS = ("events", "subscriptions", "replay", "rpc", "framing", "serialization", "audio", "robustness", "authentication")
+CHECKS = (
+    "events",
+    "subscriptions",
+    "replay",
+    "rpc",
+    "framing",
+    "serialization",
+    "audio",
+    "robustness",
+    "authentication",
+)
 CONFORMANCE += (*(f"checks.{section}" for section in CHECKS), "checks")
 GATEWAY = tuple(f"gateway.{part}" for part in PARTS)
 #: What bridges a call and a model, from the bottom up.
@@ -209,6 +219,9 @@ LAYERS = {
         theirs="trio attrs h11 msgspec wsproto",
     ),
     "live": waits("live.client", "live.server"),
+    "live.redis": waits(
+        *("hub", "records", "services", "live.feed", "live.server"), theirs="trio attrs coredis msgspec"
+    ),
     "realtime.connection": waits("errors", "legible", theirs="trio websockets"),
     "realtime.router": waits(
         "errors", "broadcast", "handlers", "realtime.names", "realtime.server_events", theirs="trio attrs"
