@@ -241,6 +241,8 @@ class Dialogue:
             self.publish_error(message, code=code, kind=error.type if error is not None else reason)
 
     def _error(self, event: protocol.ErrorEvent) -> None:
+        if not event.error.event_id:
+            self.answer_due = False  # it may stand for the answer, and nothing else would tell that there is none
         if event.error.code not in _RACES:
             self.publish_error(event.error.message or "the model's server tells of an error", error=event.error)
 

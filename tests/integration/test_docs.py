@@ -66,6 +66,9 @@ PRINTED = {
     "run-a-campaign.md 3": ["20 numbers loaded", "spring has 19 numbers pending", "1 number skipped", "with cause 17"],
     "play-record-detect.md 1": ["interrupted: True - heard: 0.", "played 5.3 s"],
     "play-record-detect.md 2": ["recorded 0."],
+    "talk-to-a-model.md 1": ["hangup - tools used: 2"],
+    "talk-to-a-model.md 2": ["['book', 'hangup', 'transfer', 'send_dtmf']", "first and last"],
+    "talk-to-a-model.md 3": ["assistant said: Good morning and goodbye.", "played: "],
     "convert-audio.md 1": ["seconds of audio at 24000 samples a second"],
 }
 
