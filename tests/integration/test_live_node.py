@@ -78,7 +78,13 @@ async def test_rooms_of_one_call_and_of_its_transcript() -> None:
         await node.say(["subscribe_to_call_transcript", "c1"])
         assert (await node.event("call_transcript"))["args"][0]["transcript"] == {"messages": []}
         for sid in ("c2", "c1"):
-            message = {"item_id": "i", "order": 0, "role": "user", "text": f"from {sid}", "phase": "final"}
+            message: dict[str, Any] = {
+                "item_id": "i",
+                "order": 0,
+                "role": "user",
+                "text": f"from {sid}",
+                "phase": "final",
+            }
             hub.publish(RecordKind.TRANSCRIPT, sid, **message)
         assert (await node.event("transcript_message"))["args"][0]["message"]["message"] == "from c1"
         assert (await node.event("call_transcript_message"))["args"][0]["tseq"] == 1
