@@ -24,6 +24,8 @@ __all__ = ["Chronicle", "event", "over", "quality"]
 _QUALITY_INTERVAL = 1.0
 #: Fields that may hold a secret: never recorded.
 _SECRETS = frozenset({"auth_token"})
+#: Asked every second or so: only failures are worth a record.
+_ASKED_AGAIN_AND_AGAIN = frozenset({MethodId.GetIncomingCalls})
 _VERDICTS = {verdict: verdict.value.replace(" ", "_") for verdict in Verdict}
 
 
@@ -71,7 +73,9 @@ class Chronicle:
             return
         call_sid = getattr(message, "call_sid", "")
         began, identity = trio.current_time(), {"command": next(self._commands), "method": method.name}
-        self._hub.publish(RecordKind.COMMAND, call_sid, **identity, phase="sent", request=_fields(message))
+        quiet = method in _ASKED_AGAIN_AND_AGAIN
+        if not quiet:
+            self._hub.publish(RecordKind.COMMAND, call_sid, **identity, phase="sent", request=_fields(message))
         outcome: dict[str, Any] = {"phase": "abandoned"}
         try:
             yield
@@ -83,7 +87,8 @@ class Chronicle:
             raise
         finally:
             seconds = trio.current_time() - began
-            self._hub.publish(RecordKind.COMMAND, call_sid, **identity, **outcome, seconds=seconds)
+            if not quiet or outcome["phase"] not in ("answered", "abandoned"):
+                self._hub.publish(RecordKind.COMMAND, call_sid, **identity, **outcome, seconds=seconds)
 
     async def run(self) -> None:
         """Publish every answered call's quality about once a second, while somebody listens. Ends when cancelled."""

@@ -193,10 +193,9 @@ class Store:
                 if not self._waiting:
                     await self._something_waits.park()
                     continue
-                if not self._hurry and len(self._waiting) < BATCH:
-                    with trio.move_on_after(LINGER):
-                        while not self._hurry and len(self._waiting) < BATCH:
-                            await self._something_waits.park()
+                with trio.move_on_after(LINGER):
+                    while not (self._hurry or len(self._waiting) >= BATCH):
+                        await self._something_waits.park()
                 self._hurry = False
                 written = await self._write_batch()
                 if self._closing and not written:

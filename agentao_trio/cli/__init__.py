@@ -17,6 +17,7 @@ from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
+from agentao_trio.cli.agent import agent_app
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.conformance import conformance_app
@@ -59,6 +60,7 @@ app = App(
     result_action="return_value",
 )
 app.register_install_completion_command()
+app.command(agent_app)
 app.command(history_app)
 app.command(conformance_app)
 

@@ -1,0 +1,331 @@
+"""``agentao-trio agent``: a voice agent that answers the phone, with a model of your own or a scripted one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import trio
+from cyclopts import App, Parameter, validators
+from cyclopts.types import ExistingFile
+
+from agentao_trio.call import ActiveCall
+from agentao_trio.cli.identity import PresenterName, service_account
+from agentao_trio.cli.running import FAILURE, UsageError, output, report_error, run, until_signalled
+from agentao_trio.cli.screen import Screen
+from agentao_trio.cli.transcript import Transcript
+from agentao_trio.cli.workers import supervise
+from agentao_trio.client import serve
+from agentao_trio.config import ClientConfig
+from agentao_trio.errors import CallError
+from agentao_trio.gateway import Gateway, open_gateway
+from agentao_trio.hub import Hub
+from agentao_trio.store import open_store
+from agentao_trio.testing import ScriptedCaller, Silence, Speech
+from agentao_trio.transport import ClientTLS
+
+__all__ = ["AgentOptions", "agent_app"]
+
+#: What names the scripted model, and where a key for another is found.
+SIMULATED = "simulated"
+KEYS = ("REALTIME_API_KEY", "OPENAI_API_KEY")
+#: Seconds that the calls in progress have when the command is ended.
+DRAIN = 10.0
+
+agent_app = App(
+    name="agent",
+    help_epilogue="""\
+**Examples**
+
+- `agentao-trio agent --model simulated`
+- `agentao-trio agent --model wss://api.openai.com/v1/realtime?model=gpt-realtime --gateway quic://gateway.example:9090`
+- `agentao-trio agent --gateway quic://127.0.0.1:9090 --ca ca.pem --workers 4 --history calls.db`
+
+**Exit status:** 0 when it was ended by Ctrl-C or SIGTERM, or all simulated callers were served; 1 for a failure""",
+)
+
+Text = Annotated[str | None, Parameter(show_default=False)]
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class AgentOptions:
+    """Whom to answer, with what, and what becomes of it."""
+
+    model: str = SIMULATED
+    """"simulated", or the WebSocket of a Realtime model: wss://…; its key comes from REALTIME_API_KEY."""
+    gateway: Text = None
+    """The gateway, as quic://HOST:PORT. Without one, the embedded one is started and simulated callers call in."""
+    ca: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
+    """PEM file with the certificate authority to trust, in place of the system's."""
+    server_name: Text = None
+    """The name that the gateway's certificate has to be for, where it is not HOST."""
+    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False
+    """Accept any certificate. Whoever is on the path can listen and interfere."""
+    credentials: Annotated[Path | None, Parameter(show_default=False)] = None
+    """JSON file of the service account to serve as. By default only its tenant's name is told."""
+    presenter: PresenterName = "none"
+    """Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name."""
+    trunk: str = "main"
+    """The line whose calls are answered."""
+    instructions: Text = None
+    """What the model is told to do; a file's name after an @."""
+    voice: Text = None
+    """One of the model's voices."""
+    greet: bool = True
+    """Have the model speak first."""
+    transfer_to: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    """Whom the model may put callers through to, as NAME=NUMBER; may be given several times."""
+    max_calls: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=1))] = None
+    """Calls at a time, in each worker."""
+    max_seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1800
+    """How long one conversation may take."""
+    callers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1000))] = 2
+    """Without a gateway: how many simulated callers call in, one after the other."""
+    history: Annotated[Path | None, Parameter(show_default=False)] = None
+    """File to record everything in; see agentao-trio history."""
+    record: Annotated[Path | None, Parameter(show_default=False)] = None
+    """Directory for recordings of the calls."""
+    live: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=65_535))] = None
+    """Show the calls in the browser, on this port of loopback; 0 takes a free one."""
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 1
+    """Processes, one a core, each with a session of its own. They share the calls where there is a --fleet."""
+    fleet: Text = None
+    """redis://…: share calls with other workers, here and on other machines, so that each is answered once."""
+    client_id: Text = None
+    """What the gateway knows this program by; should be stable. Each worker adds its number."""
+
+
+@agent_app.default
+def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
+    """Answer the phone with a voice agent that is a Realtime model.
+
+    Without --gateway and with the simulated model everything is offline: two callers call in, one after the other, ask,
+    interrupt, are helped and put through, and what is said is shown.
+    """
+    try:
+        _check(options)
+    except UsageError as error:
+        return report_error(error)
+    if options.workers > 1:
+        return run(partial(supervise, options.workers, sys.argv[1:]))
+    return run(Agent(options, Screen).command)
+
+
+def _check(options: AgentOptions) -> None:
+    if options.model != SIMULATED and not options.model.startswith(("ws://", "wss://")):
+        raise UsageError(f"--model is {options.model!r}; expected 'simulated', or a WebSocket such as wss://HOST/PATH")
+    if options.model != SIMULATED and _key() is None:
+        raise UsageError(f"--model {options.model} needs a key: set {KEYS[0]} in the environment")
+    if options.gateway is None and (options.workers > 1 or options.fleet is not None):
+        raise UsageError("--workers and --fleet need a --gateway that calls come from")
+    if options.workers > 1 and options.fleet is None:
+        raise UsageError("--workers needs --fleet redis://…, so that each call is answered by one of them")
+
+
+def _key() -> str | None:
+    return next(filter(None, map(os.environ.get, KEYS)), None)
+
+
+async def look_up_order(number: Annotated[str, "as it is printed on the receipt"]) -> str:
+    """Tell where an order is."""
+    await trio.sleep(0.2)
+    return f"Order {number} has left the shop and arrives tomorrow."
+
+
+class Agent:
+    """One worker."""
+
+    def __init__(self, options: AgentOptions, screen: type[Screen]) -> None:
+        self._options = options
+        self._new_screen = screen
+        self._failures = 0
+
+    async def command(self) -> int:
+        """Serve until signalled, or until the simulated callers are through. Returns the exit status."""
+        self._screen = self._new_screen(output, live=False)
+        return await until_signalled(self._serve) or (FAILURE if self._failures else 0)
+
+    async def _serve(self) -> None:
+        options = self._options
+        hub = Hub()
+        hub.attach(Transcript(self._screen).read)
+        async with contextlib.AsyncExitStack() as stack:
+            gateway = None
+            if options.gateway is None:
+                gateway = await stack.enter_async_context(open_gateway())
+                config = ClientConfig(endpoint=gateway.endpoint, tls=gateway.tls)
+            else:
+                config = self._config(options.gateway)
+            if options.history is not None:
+                store = await stack.enter_async_context(open_store(options.history))
+                store.attach(hub, name=options.client_id or "agent")
+            extra: dict[str, Any] = {}
+            if options.fleet is not None:
+                from agentao_trio.fleet import open_fleet
+
+                fleet = await stack.enter_async_context(open_fleet(options.fleet))
+                fleet.attach(hub)
+                extra["claim"] = fleet.claim
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            session = await nursery.start(
+                partial(
+                    serve,
+                    self._answer,
+                    config,
+                    max_calls=options.max_calls,
+                    drain=DRAIN,
+                    trunks=[options.trunk],
+                    client_id=options.client_id,
+                    hub=hub,
+                    **extra,
+                )
+            )
+            if options.live is not None:
+                from agentao_trio import live
+
+                dashboard = await stack.enter_async_context(live.serve(session, port=options.live))
+                self._screen.say(f"live calls: {dashboard.url}")
+            self._screen.say(f"answering calls on trunk {options.trunk} of {config.endpoint}")
+            if gateway is not None:
+                await self._simulate(gateway)
+                nursery.cancel_scope.cancel()
+
+    def _config(self, endpoint: str) -> ClientConfig:
+        options = self._options
+        return ClientConfig(
+            endpoint=endpoint,
+            tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
+            credentials=service_account(options.credentials, options.presenter),
+            presenter=options.presenter,
+        )
+
+    # -- one call ---------------------------------------------------------------------------------------------------
+
+    async def _answer(self, call: ActiveCall) -> None:
+        from agentao_trio.realtime.bridge import bridge
+        from agentao_trio.realtime.tools import hangup
+
+        options = self._options
+        await call.answer()
+        async with contextlib.AsyncExitStack() as stack:
+            if options.record is not None:
+                options.record.mkdir(parents=True, exist_ok=True)
+                await stack.enter_async_context(call.record(options.record / f"{call.call_sid}.wav"))
+            model = await stack.enter_async_context(self._open_model(call))
+            tools = [look_up_order] if options.model == SIMULATED else []
+            talk = await stack.enter_async_context(
+                bridge(
+                    call,
+                    model,
+                    tools=[*tools, hangup(), *self._transfer()],
+                    greet=options.greet,
+                    max_seconds=options.max_seconds,
+                )
+            )
+            await talk.wait_ended()
+
+    def _transfer(self) -> list[Any]:
+        from agentao_trio.realtime.tools import transfer
+
+        pairs = dict(each.partition("=")[::2] for each in self._options.transfer_to)
+        if self._options.model == SIMULATED:
+            pairs.setdefault("colleague", "+15550100001")
+        return [transfer(pairs)] if pairs else []
+
+    @contextlib.asynccontextmanager
+    async def _open_model(self, call: ActiveCall) -> AsyncIterator[Any]:
+        from agentao_trio.realtime.protocol import UNSET, ServerVad, SessionConfig, Transcription
+        from agentao_trio.realtime.session import open_realtime
+
+        options = self._options
+        config = SessionConfig(
+            instructions=_instructions(options.instructions),
+            turn_detection=ServerVad(),
+            transcription=Transcription(model="whisper-1"),
+            voice=UNSET if options.voice is None else options.voice,
+        )
+        if options.model == SIMULATED:
+            from agentao_trio.realtime.simulator import simulated
+
+            connect = simulated(_script(call.caller))
+            async with open_realtime("ws://scripted", config=config, connect=connect) as model:
+                yield model
+        else:
+            async with open_realtime(options.model, config=config, api_key=_key()) as model:
+                yield model
+
+    # -- simulated callers --------------------------------------------------------------------------------------------
+
+    async def _simulate(self, gateway: Gateway) -> None:
+        for number in range(self._options.callers):
+            script, phone = CALLERS[number % len(CALLERS)]
+            caller = ScriptedCaller(gateway, phone)
+            caller.call_sid = (
+                gateway.place_inbound_call(trunk_id=self._options.trunk, call_from=phone, handset=caller) or ""
+            )
+            try:
+                await script(caller)
+            except (AssertionError, CallError) as error:
+                self._failures += 1
+                self._screen.say(f"FAILED: {error}", style="bold red")
+
+
+def _instructions(text: str | None) -> str:
+    if text is None:
+        return "You answer the telephone. Be brief and friendly. Say goodbye before you hang up."
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--instructions {text}: {error}") from None
+    return text
+
+
+ASKS, WANTS_SOMEBODY = "+15550101701", "+15550101702"
+
+
+def _script(caller: str) -> Any:
+    """What the scripted model does for one of the simulated callers, or anybody else."""
+    from agentao_trio.realtime.script import Script, demo_script
+
+    script = demo_script()
+    if caller == WANTS_SOMEBODY:
+        return Script(turns=(script.turns[0], script.otherwise), otherwise=script.otherwise)
+    return script
+
+
+def _voice(name: str) -> Path:
+    with resources.as_file(resources.files("agentao_trio.cli").joinpath("voices", f"{name}.wav")) as path:
+        return path
+
+
+async def _asks_and_interrupts(caller: ScriptedCaller) -> None:
+    """Asks for an order, and has heard enough after a second of the answer."""
+    await caller.hears(Speech())
+    await caller.hears(Silence(0.6), within=20)
+    await caller.says(_voice("where"))
+    await caller.hears(Speech())
+    await trio.sleep(3.2)  # into the middle of the answer
+    await caller.says(_voice("great"))
+    await caller.is_hung_up(within=30)
+
+
+async def _wants_somebody(caller: ScriptedCaller) -> None:
+    """Asks to be put through."""
+    await caller.hears(Speech())
+    await caller.hears(Silence(0.6), within=20)
+    await caller.says(_voice("somebody"))
+    await caller.hears(Speech())
+    await caller.is_hung_up(within=30)
+
+
+#: What the simulated callers do, and what they call from.
+CALLERS = ((_asks_and_interrupts, ASKS), (_wants_somebody, WANTS_SOMEBODY))
