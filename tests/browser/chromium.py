@@ -212,14 +212,22 @@ async def open_browser() -> AsyncIterator[Browser]:
             async with connect(url, max_size=None, ping_interval=None) as socket, trio.open_nursery() as nursery:
                 browser = Browser(socket)
                 nursery.start_soon(browser.read)
-                yield browser
-                nursery.cancel_scope.cancel()
+                try:
+                    yield browser
+                finally:
+                    # First of all, so that closing the connection has nobody to wait for.
+                    _kill(process.pid)
+                    nursery.cancel_scope.cancel()
         finally:
+            _kill(process.pid)
             with trio.CancelScope(shield=True):
-                # It is a family of processes, in a group of their own.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+
+
+def _kill(group: int) -> None:
+    """End a family of processes, which is in a group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 async def _debugging_url(profile: Path) -> str:
