@@ -38,6 +38,8 @@ __all__ = [
     "within",
 ]
 
+#: Sids that were given up for others, kept so that what still comes under them is found.
+_MOST_RENAMED = 1000
 #: The rooms of everything that happens, and of everything that is said.
 CALLS = "call-updates"
 TRANSCRIPTS = "transcript-updates"
@@ -101,6 +103,7 @@ class Feed:
         # The call that was silent longest first, and the one that ended first.
         self._open: OrderedDict[str, LiveCall] = OrderedDict()
         self._finished: OrderedDict[str, LiveCall] = OrderedDict()
+        self._renamed: OrderedDict[str, str] = OrderedDict()
         self._number = 0
         self._records = self._useless = self._events = self._forgotten = 0
         self._out: list[LiveEvent] = []
@@ -115,6 +118,7 @@ class Feed:
         if record.number > self._number and handle is not None:
             self._number = record.number
             call_sid = plain(record.call_sid)
+            call_sid = self._renamed.get(call_sid, call_sid)
             self._expire(record.at)
             if call_sid:
                 handle(self, call_sid, plain(record.data), record.at)
@@ -448,6 +452,10 @@ class Feed:
             return
         call.renamed(call_sid)
         self._open[call_sid] = call
+        # Its number goes on under the new sid; were there another call by the old one, clients would know better.
+        self._renamed[before] = call_sid
+        if len(self._renamed) > _MOST_RENAMED:
+            self._renamed.popitem(last=False)
         # No patch can take a call away: everybody gets a new snapshot.
         for tenant in {"", call.tenant}:
             self._out.append(attrs.evolve(self.snapshot(at, tenant), rooms=(within(tenant, CALLS),)))

@@ -1,8 +1,8 @@
 """The client's rule: what a dashboard makes of a snapshot and of the events after it. ``page/fold.js`` is its twin.
 
-A snapshot replaces what is known of the calls in it. An update carries the number of its call's last change and a merge
-patch (RFC 7396): numbers known already are dropped, the next one is applied, and where one is missing the client asks
-for a new snapshot. Numbers of another epoch, which is another server's, clear everything.
+A snapshot replaces what is known; only a call of which more is known already stays as it is. An update carries the
+number of its call's last change and a merge patch (RFC 7396): numbers known already are dropped, the next one is applied, and
+where one is missing the client asks for a new snapshot. Numbers of another epoch, which is another server's, clear all.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class Fold:
         self.calls: dict[str, dict[str, Any]] = {}
 
     def snapshot(self, calls: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> bool:
-        """``active_calls``: the state of these calls. Returns whether it is another server's than before."""
+        """``active_calls``: the state of all calls. Returns whether it is another server's than before."""
         fresh = self._enter(meta["epoch"])
+        for gone in self.calls.keys() - {call["callSid"] for call in calls}:
+            del self.calls[gone]
         for call in calls:
             self.call(call["callSid"], call)
         return fresh

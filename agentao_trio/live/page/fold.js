@@ -22,9 +22,11 @@ export class Fold {
   /** Call objects by sid. */
   calls = new Map();
 
-  /** `active_calls`: the state of these calls. Returns whether it is another server's than before. */
+  /** `active_calls`: the state of all calls. Returns whether it is another server's than before. */
   snapshot(calls, meta) {
     const fresh = this.#enter(meta.epoch);
+    const listed = new Set(calls.map((call) => call.callSid));
+    for (const sid of this.calls.keys()) if (!listed.has(sid)) this.calls.delete(sid);
     for (const call of calls) this.call(call.callSid, call);
     return fresh;
   }
