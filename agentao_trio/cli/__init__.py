@@ -72,7 +72,8 @@ app.command(conformance_app)
 
 - `agentao-trio demo`
 - `agentao-trio demo --calls 50 --seconds 20`
-- `agentao-trio demo --no-live | tee demo.log`
+- `agentao-trio demo --no-table | tee demo.log`
+- `agentao-trio demo --live`
 
 **Exit status:** 0 when every call ended with the cause it had to, echoes are bit-exact and clean calls lost no packet;
 1 when something is not so, and the last lines say what""",
@@ -82,7 +83,10 @@ def demo_command(
     calls: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=500))] = 10,
     seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0, lte=3600))] = None,
     record: Path = Path("recordings"),
-    live: bool = True,
+    table: bool = True,
+    live: Annotated[bool, Parameter(negative="")] = False,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8080,
+    browser: bool = True,
 ) -> int:
     """Make ten phone calls at once, offline: the whole thing in one command.
 
@@ -94,11 +98,23 @@ def demo_command(
         calls: How many calls to make; from the eleventh on they are echoes.
         seconds: Say the recording for so long, again from the start when it is over. Otherwise once, which is 5.3 s.
         record: Directory for the recordings: WAV files that every player plays.
-        live: Show a live table where the output is a terminal. Otherwise plain lines.
+        table: Show a live table where the output is a terminal. Otherwise plain lines.
+        live: Show the calls in the browser instead, with two conversations, again and again until Ctrl-C.
+        port: Where the browser finds them, on this machine; 0 takes a free port.
+        browser: Open the browser.
     """
 
     async def command() -> int:
-        return await Demo(calls=calls, seconds=seconds, directory=record, screen=Screen(output, live=live)).run()
+        screen = Screen(output, live=table)
+        if not live:
+            return await Demo(calls=calls, seconds=seconds, directory=record, screen=screen).run()
+        try:
+            from agentao_trio.cli.show import Show
+        except ModuleNotFoundError as missing:
+            raise UsageError(f"demo --live needs the extras 'live' and 'realtime': {missing}") from None
+        show = Show(port=port, directory=record, calls=calls, browser=browser and screen.live, screen=screen)
+        await until_signalled(show.run)
+        return 0  # that is how it ends
 
     return run(command)
 

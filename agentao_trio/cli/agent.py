@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -24,14 +25,14 @@ from agentao_trio.cli.transcript import Transcript
 from agentao_trio.cli.workers import supervise
 from agentao_trio.client import serve
 from agentao_trio.config import ClientConfig
-from agentao_trio.errors import CallError
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.hub import Hub
+from agentao_trio.session import Session
 from agentao_trio.store import open_store
 from agentao_trio.testing import ScriptedCaller, Silence, Speech
 from agentao_trio.transport import ClientTLS
 
-__all__ = ["AgentOptions", "agent_app"]
+__all__ = ["Agent", "AgentOptions", "agent_app"]
 
 #: What names the scripted model, and where a key for another is found.
 SIMULATED = "simulated"
@@ -116,7 +117,12 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
         return report_error(error)
     if options.workers > 1:
         return run(partial(supervise, options.workers, sys.argv[1:]))
-    return run(Agent(options, Screen).command)
+
+    async def command() -> int:
+        agent = Agent(options, Screen(output, live=False), Hub())
+        return await until_signalled(agent.run) or (FAILURE if agent.failures else 0)
+
+    return run(command)
 
 
 def _check(options: AgentOptions) -> None:
@@ -141,22 +147,19 @@ async def look_up_order(number: Annotated[str, "as it is printed on the receipt"
 
 
 class Agent:
-    """One worker."""
+    """One worker: answers calls, and tells ``hub`` of them."""
 
-    def __init__(self, options: AgentOptions, screen: type[Screen]) -> None:
+    def __init__(self, options: AgentOptions, screen: Screen, hub: Hub) -> None:
         self._options = options
-        self._new_screen = screen
-        self._failures = 0
+        self._screen = screen
+        self._hub = hub
+        #: Simulated callers that were not served as they should have been.
+        self.failures = 0
 
-    async def command(self) -> int:
-        """Serve until signalled, or until the simulated callers are through. Returns the exit status."""
-        self._screen = self._new_screen(output, live=False)
-        return await until_signalled(self._serve) or (FAILURE if self._failures else 0)
-
-    async def _serve(self) -> None:
+    async def run(self) -> None:
+        """Serve until cancelled, or until the simulated callers are through."""
         options = self._options
-        hub = Hub()
-        hub.attach(Transcript(self._screen).read)
+        self._hub.attach(Transcript(self._screen).read)
         async with contextlib.AsyncExitStack() as stack:
             gateway = None
             if options.gateway is None:
@@ -166,37 +169,43 @@ class Agent:
                 config = self._config(options.gateway)
             if options.history is not None:
                 store = await stack.enter_async_context(open_store(options.history))
-                store.attach(hub, name=options.client_id or "agent")
+                store.attach(self._hub, name=options.client_id or "agent")
             extra: dict[str, Any] = {}
             if options.fleet is not None:
                 from agentao_trio.fleet import open_fleet
 
                 fleet = await stack.enter_async_context(open_fleet(options.fleet))
-                fleet.attach(hub)
+                fleet.attach(self._hub)
                 extra["claim"] = fleet.claim
-            nursery = await stack.enter_async_context(trio.open_nursery())
-            session = await nursery.start(
-                partial(
-                    serve,
-                    self._answer,
-                    config,
-                    max_calls=options.max_calls,
-                    drain=DRAIN,
-                    trunks=[options.trunk],
-                    client_id=options.client_id,
-                    hub=hub,
-                    **extra,
-                )
-            )
             if options.live is not None:
-                from agentao_trio import live
+                from agentao_trio.live import serve as serve_live
 
-                dashboard = await stack.enter_async_context(live.serve(session, port=options.live))
-                self._screen.say(f"live calls: {dashboard.url}")
+                page = await stack.enter_async_context(serve_live(self._hub, port=options.live))
+                self._screen.say(f"live calls: {page.url}")
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            await nursery.start(partial(self.serve, config, **extra))
             self._screen.say(f"answering calls on trunk {options.trunk} of {config.endpoint}")
             if gateway is not None:
-                await self._simulate(gateway)
+                for number in range(options.callers):
+                    await self._be_called_once(gateway, number)
                 nursery.cancel_scope.cancel()
+
+    async def serve(
+        self, config: ClientConfig, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED, **extra: Any
+    ) -> None:
+        """Answer the calls that come in, until cancelled."""
+        options = self._options
+        await serve(
+            self._answer,
+            config,
+            max_calls=options.max_calls,
+            drain=DRAIN,
+            trunks=[options.trunk],
+            client_id=options.client_id,
+            hub=self._hub,
+            task_status=task_status,
+            **extra,
+        )
 
     def _config(self, endpoint: str) -> ClientConfig:
         options = self._options
@@ -264,18 +273,22 @@ class Agent:
 
     # -- simulated callers --------------------------------------------------------------------------------------------
 
-    async def _simulate(self, gateway: Gateway) -> None:
-        for number in range(self._options.callers):
-            script, phone = CALLERS[number % len(CALLERS)]
-            caller = ScriptedCaller(gateway, phone)
-            caller.call_sid = (
-                gateway.place_inbound_call(trunk_id=self._options.trunk, call_from=phone, handset=caller) or ""
-            )
-            try:
-                await script(caller)
-            except (AssertionError, CallError) as error:
-                self._failures += 1
-                self._screen.say(f"FAILED: {error}", style="bold red")
+    async def be_called(self, gateway: Gateway, *, first: int = 0) -> None:
+        """Have the simulated callers call in, one after the other, until cancelled."""
+        for number in itertools.count(first):
+            await self._be_called_once(gateway, number)
+            await trio.sleep(2.0)
+
+    async def _be_called_once(self, gateway: Gateway, number: int) -> None:
+        script, phone = CALLERS[number % len(CALLERS)]
+        caller = ScriptedCaller(gateway, phone)
+        placed = gateway.place_inbound_call(trunk_id=self._options.trunk, call_from=phone, handset=caller)
+        caller.call_sid = placed or ""
+        try:
+            await script(caller)
+        except AssertionError as error:
+            self.failures += 1
+            self._screen.say(f"FAILED: {error}", style="bold red")
 
 
 def _instructions(text: str | None) -> str:

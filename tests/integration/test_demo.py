@@ -105,7 +105,7 @@ def test_more_calls_than_far_ends_are_echoes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "PLANS", demo.PLANS[:1])
-    assert app(["demo", "--calls", "4", "--seconds", "0.2", "--record", str(tmp_path), "--no-live"]) == 0
+    assert app(["demo", "--calls", "4", "--seconds", "0.2", "--record", str(tmp_path), "--no-table"]) == 0
     assert "Echoes bit-exact: 4 of 4, 1600 bytes of speech in each." in capsys.readouterr().out
     assert [len(samples(path)) for path in sorted(tmp_path.iterdir())] == [3200] * 4
 
@@ -131,7 +131,7 @@ def test_what_does_not_hold_is_told_and_fails(
 ) -> None:
     monkeypatch.setattr(demo, "PLANS", (plan,))
     monkeypatch.setattr(demo, "ECHO_SECONDS", 0.5)
-    assert app(["demo", "--calls", "1", "--seconds", "0.6", "--record", str(tmp_path), "--no-live"]) == 1
+    assert app(["demo", "--calls", "1", "--seconds", "0.6", "--record", str(tmp_path), "--no-table"]) == 1
     out = capsys.readouterr().out
     assert f"FAILED: echo ({plan.number}): " in out
     assert complaint in out
