@@ -26,6 +26,7 @@ from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
+from agentao_trio.cli.live import live_app
 from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
@@ -62,6 +63,7 @@ app = App(
 app.register_install_completion_command()
 app.command(agent_app)
 app.command(history_app)
+app.command(live_app)
 app.command(conformance_app)
 
 

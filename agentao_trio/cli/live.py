@@ -1,0 +1,134 @@
+"""``agentao-trio live``: the calls of a program that runs, or ran, in the browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import attrs
+import trio
+from cyclopts import App, Parameter, validators
+from cyclopts.types import ExistingFile
+
+from agentao_trio.cli.identity import PresenterName, service_account
+from agentao_trio.cli.running import UsageError, output, run, until_signalled
+from agentao_trio.cli.screen import Screen
+from agentao_trio.config import ClientConfig
+from agentao_trio.history import CallFilter, History, open_history
+from agentao_trio.hub import Hub
+from agentao_trio.session import open_session
+from agentao_trio.transport import ClientTLS, parse_endpoint
+
+__all__ = ["live_app"]
+
+#: Where the token for the page is found.
+TOKEN = "AGENTAO_LIVE_TOKEN"  # noqa: S105 - the variable's name
+#: Seconds between two looks for new records, and of the past that is shown at first.
+TAIL_INTERVAL, PAST = 0.25, 900.0
+
+live_app = App(
+    name="live",
+    help_epilogue="""\
+**Examples**
+
+- `agentao-trio live calls.db`
+- `agentao-trio live quic://gateway.example:9090 --client-id agent-1 --port 8080`
+- `AGENTAO_LIVE_TOKEN=… agentao-trio live calls.db --host 0.0.0.0`
+
+**Exit status:** 0 when ended by Ctrl-C or SIGTERM, which is how it ends; 1 for a failure; 2 for wrong usage""",
+)
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class LiveOptions:
+    """Where the page is, and how a gateway is reached."""
+
+    host: str = "127.0.0.1"
+    """Address to serve the page on. Any but this machine's own needs a token in AGENTAO_LIVE_TOKEN."""
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8080
+    """Port to serve the page on; 0 takes a free one."""
+    client_id: Annotated[str | None, Parameter(show_default=False)] = None
+    """For a gateway: whose calls. A program of that name that is connected already may then hear nothing more."""
+    ca: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
+    """For a gateway: PEM file with the certificate authority to trust, in place of the system's."""
+    server_name: Annotated[str | None, Parameter(show_default=False)] = None
+    """For a gateway: the name that its certificate has to be for, where it is not HOST."""
+    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False
+    """For a gateway: accept any certificate."""
+    credentials: Annotated[Path | None, Parameter(show_default=False)] = None
+    """For a gateway: JSON file of the service account to subscribe as."""
+    presenter: PresenterName = "none"
+    """For a gateway: where the token goes."""
+
+
+@live_app.default
+def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int:
+    """Show calls in the browser as they happen, until Ctrl-C.
+
+    Args:
+        source: The history file that a program writes (agentao-trio agent --history FILE), or a gateway as
+            quic://HOST:PORT, whose events for a client id are shown.
+    """
+
+    async def command() -> int:
+        try:
+            from agentao_trio.live import serve
+        except ModuleNotFoundError as missing:
+            raise UsageError(str(missing)) from None
+        hub = Hub()
+        screen = Screen(output, live=False)
+        token = os.environ.get(TOKEN) or None
+
+        async def work() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                history = None
+                if source.startswith("quic:"):
+                    config = _gateway(source, options)
+                    await stack.enter_async_context(
+                        open_session(config.endpoint, client_id=options.client_id, hub=hub, **config.options())
+                    )
+                else:
+                    history = stack.enter_context(open_history(source))
+                try:
+                    page = await stack.enter_async_context(
+                        serve(hub, host=options.host, port=options.port, token=token)
+                    )
+                except ValueError as error:
+                    raise UsageError(f"{error} in the environment as {TOKEN}") from None
+                screen.say(f"Live calls: {page.url}")
+                await (trio.sleep_forever() if history is None else _follow(history, hub))
+
+        await until_signalled(work)
+        return 0  # ended as it has to be
+
+    return run(command)
+
+
+def _gateway(source: str, options: LiveOptions) -> ClientConfig:
+    try:
+        parse_endpoint(source)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return ClientConfig(
+        endpoint=source,
+        tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
+        credentials=service_account(options.credentials, options.presenter),
+        presenter=options.presenter,
+    )
+
+
+async def _follow(history: History, hub: Hub) -> None:
+    """Hand on what was recorded lately, and from then on what is being recorded."""
+    position = history.position()
+    recent = CallFilter(since=hub.unix(trio.current_time()) - PAST)
+    for record in await trio.to_thread.run_sync(partial(list, history.records(which=recent))):
+        hub.relay(record)
+    while True:
+        for reached, record in list(history.positioned(after=position)):
+            position = reached
+            hub.relay(record)
+        await trio.sleep(TAIL_INTERVAL)
