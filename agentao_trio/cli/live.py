@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -100,7 +99,9 @@ def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int
                 except ValueError as error:
                     raise UsageError(f"{error} in the environment as {TOKEN}") from None
                 screen.say(f"Live calls: {page.url}")
-                await (trio.sleep_forever() if history is None else _follow(history, hub))
+                if history is not None:
+                    await _follow(history, hub)
+                await trio.sleep_forever()
 
         await until_signalled(work)
         return 0  # ended as it has to be
@@ -125,7 +126,8 @@ async def _follow(history: History, hub: Hub) -> None:
     """Hand on what was recorded lately, and from then on what is being recorded."""
     position = history.position()
     recent = CallFilter(since=hub.unix(trio.current_time()) - PAST)
-    for record in await trio.to_thread.run_sync(partial(list, history.records(which=recent))):
+    past = await trio.to_thread.run_sync(lambda: list(history.records(which=recent)))
+    for record in past:
         hub.relay(record)
     while True:
         for reached, record in list(history.positioned(after=position)):
