@@ -1,8 +1,9 @@
 """The client's rule: what a dashboard makes of a snapshot and of the events after it. ``page/fold.js`` is its twin.
 
 A snapshot replaces what is known; only a call of which more is known already stays as it is. An update carries the
-number of its call's last change and a merge patch (RFC 7396): numbers known already are dropped, the next one is applied, and
-where one is missing the client asks for a new snapshot. Numbers of another epoch, which is another server's, clear all.
+number of its call's last change and a merge patch (RFC 7396): numbers known already are dropped, the next one is
+applied, and where one is missing the client asks for a new snapshot. Numbers of another epoch, which is another
+server's, clear everything.
 """
 
 from __future__ import annotations
