@@ -143,10 +143,12 @@ class FanOut:
 
     async def withdraw(self) -> None:
         """Take this worker's calls out of Redis, as far as it can be reached."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        try:
             async with coredis.Redis.from_url(self._url, connect_timeout=1) as redis:
                 await redis.delete([self._calls, self._transcripts])
                 await redis.srem(f"{self._state}:workers", [self.worker])
+        except* (RedisError, OSError, TimeoutError) as failures:
+            log.debug("live calls stay in Redis for a while: %s", failures.exceptions[0])
 
     async def _keep_up(self) -> None:
         """Follow the calls while there is nobody to tell."""
