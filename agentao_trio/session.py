@@ -42,7 +42,7 @@ from agentao_trio.errors import (
 from agentao_trio.events import CallEvent, ClientEvent, EventRecord
 from agentao_trio.hub import Hub
 from agentao_trio.inbound import InboundCalls
-from agentao_trio.legible import legible, quoted
+from agentao_trio.legible import quoted
 from agentao_trio.link import Link
 from agentao_trio.media import Uplink
 from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
@@ -324,11 +324,7 @@ class Session(Commands):
         self._router.supervised[call_sid] = supervision
         accepted = False
         try:
-            reply = await self.request(MethodId.SuperviseSubscribe, request)
-            if reply is not None and reply.error_message:
-                raise CommandRejected(
-                    f"SuperviseSubscribe was refused: {legible(reply.error_message)}", method="SuperviseSubscribe"
-                )
+            await supervision._subscribe(request)
             accepted = True
         finally:
             if not accepted:

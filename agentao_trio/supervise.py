@@ -7,16 +7,17 @@ own. Which side hears it is the mode's business: nobody (monitor), the agent, th
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Subscription
-from agentao_trio.errors import LocalProtocolError
+from agentao_trio.errors import CommandRejected, LocalProtocolError
+from agentao_trio.legible import legible
 from agentao_trio.media import INBOX_SECONDS, Downlink, Uplink
-from agentao_trio.messages import SuperviseMode
+from agentao_trio.messages import MethodId, SuperviseMode
 
 __all__ = ["Supervision"]
 
@@ -26,6 +27,7 @@ _SPEAKING = frozenset({SuperviseMode.WHISPER_AGENT, SuperviseMode.WHISPER_CALLER
 class SupervisionPort(Protocol):
     """What a supervision needs of its session."""
 
+    async def request(self, method: MethodId, message: Any) -> Any: ...
     def end_supervision(self, supervision: Supervision) -> None: ...
 
 
@@ -66,6 +68,13 @@ class Supervision:
         if self.mode not in _SPEAKING:
             raise LocalProtocolError(f"the mode {self.mode.name} only listens; nobody would hear this")
         await self._uplink.send(data, codec)
+
+    async def _subscribe(self, request: messages.SuperviseSubscribeRequest) -> None:
+        reply = await self._port.request(MethodId.SuperviseSubscribe, request)
+        if reply is not None and reply.error_message:
+            raise CommandRejected(
+                f"SuperviseSubscribe was refused: {legible(reply.error_message)}", method="SuperviseSubscribe"
+            )
 
     async def _run(self) -> None:
         with self._scope:
