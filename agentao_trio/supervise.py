@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import trio
 
+from agentao_trio import messages
 from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Subscription
