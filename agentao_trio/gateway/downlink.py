@@ -27,8 +27,9 @@ import trio
 
 from agentao_trio import messages
 from agentao_trio.errors import ConnectionLost, StreamReset
+from agentao_trio.gateway.fault import Downward, Fault
 from agentao_trio.gateway.subscriptions import Entry, Peer, Subscription
-from agentao_trio.messages import AudioFrame, EventType, MethodId
+from agentao_trio.messages import AudioFrame, CallEvent, EventType, MethodId
 from agentao_trio.transport import Connection, SendStream
 from agentao_trio.wire import encode_frame
 
@@ -53,11 +54,18 @@ class _Sent:
     entry: Entry
 
 
+def _frame(message: Downward) -> bytes:
+    method = MethodId.StreamEvents if isinstance(message, CallEvent) else MethodId.AudioFrame
+    return encode_frame(method, messages.encode(message))
+
+
 class _Outlet:
     """One stream, and what has been written to it."""
 
-    def __init__(self, stream: SendStream) -> None:
+    def __init__(self, stream: SendStream, peer: Peer, faults: Fault | None) -> None:
         self.stream = stream
+        self._peer = peer
+        self._faults = faults
         self.in_flight: deque[_Sent] = deque()
         self._written = 0
         self._marks: deque[tuple[int, float]] = deque()  # offsets, and when they were written
@@ -78,13 +86,26 @@ class _Outlet:
         """Whether every call on this stream has ended."""
         return self.has_ended_audio and not (self._speaking or self._told or self.in_flight)
 
+    def _write_message(self, message: Downward) -> None:
+        if self._faults is None:
+            self.write(_frame(message))
+            return
+        for each in self._faults.out(self._peer, message):
+            self.write_as_is(each)
+
+    def write_as_is(self, message: Downward) -> None:
+        """One frame, for a fault to interfere with its bytes alone."""
+        assert self._faults is not None  # nobody else needs this
+        method = MethodId.StreamEvents if isinstance(message, CallEvent) else MethodId.AudioFrame
+        self.write(self._faults.frame(self, method, _frame(message)))
+
     def write(self, data: bytes) -> None:
         self.stream.write(data)
         self._written += len(data)
 
     def write_event(self, subscription: Subscription, entry: Entry, now: float) -> None:
         event = entry.event
-        self.write(encode_frame(MethodId.StreamEvents, messages.encode(event)))
+        self._write_message(event)
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
             self._told.discard(event.call_sid)
         else:
@@ -102,7 +123,7 @@ class _Outlet:
             self._speaking.add(frame.call_sid)
             if not self._marks or now - self._marks[-1][1] >= _MARK_EVERY:
                 self._marks.append((self._written, now))
-        self.write(encode_frame(MethodId.AudioFrame, messages.encode(frame)))
+        self._write_message(frame)
         return True
 
     def _is_stale(self, now: float) -> bool:
@@ -126,10 +147,13 @@ class _Outlet:
 class Downlink:
     """What one connection is sent. Live object, owned by the connection's tasks; :meth:`run` is one of them."""
 
-    def __init__(self, connection: Connection, peer: Peer, *, stream_per_call: bool) -> None:
+    def __init__(
+        self, connection: Connection, peer: Peer, *, stream_per_call: bool, faults: Fault | None = None
+    ) -> None:
         self._connection = connection
         self._peer = peer
         self._stream_per_call = stream_per_call
+        self._faults = faults
         # Audio streams of single calls. None: the peer has stopped that one, so it wants no audio of this call.
         self._own: dict[str, _Outlet | None] = {}
         self._sharing: set[str] = set()  # calls for which there was no stream left
@@ -166,7 +190,7 @@ class Downlink:
             return self._open_outlet()
         if call_sid not in self._own:
             try:
-                self._own[call_sid] = _Outlet(self._connection.open_uni_nowait(paced=True))
+                self._own[call_sid] = self._new(self._connection.open_uni_nowait(paced=True))
             except trio.WouldBlock:
                 self._sharing.add(call_sid)
                 return self._open_outlet()
@@ -176,7 +200,7 @@ class Downlink:
 
     def _audio_ended(self, call_sid: str) -> None:
         own = self._own.pop(call_sid, None)
-        if own is not None:
+        if own is not None and (self._faults is None or self._faults.finishes_streams()):
             own.stream.finish()
         self._sharing.discard(call_sid)
         self._something_to_do.set()
@@ -194,6 +218,8 @@ class Downlink:
             self._something_to_do.set()
 
     def _send_event(self, subscription: Subscription, entry: Entry, now: float) -> bool:
+        if self._faults is not None and self._interfered(self._faults, entry.event):
+            return False
         outlet = self._open_outlet()
         if outlet is None or outlet.is_full:
             return False
@@ -206,6 +232,23 @@ class Downlink:
             return False
         subscription.sent(entry)
         return True
+
+    def _interfered(self, faults: Fault, event: CallEvent) -> bool:
+        """Whether an event has to wait, or another stream is opened for it first."""
+        if faults.wants_stream(event):
+            self._outlet = None
+        backlog = max((own.stream.backlog for own in self._own.values() if own is not None), default=0)
+        return faults.holds_events(backlog)
+
+    def send_as_is(self, message: Downward, *, apart: bool) -> None:
+        """What a fault wants sent, on a stream of its own if ``apart``."""
+        with contextlib.suppress(StreamReset, trio.WouldBlock, *_GONE):
+            if apart:
+                stream = self._connection.open_uni_nowait(paced=True)
+                self._new(stream).write_as_is(message)
+                stream.finish()
+            elif (outlet := self._open_outlet()) is not None:
+                outlet.write_as_is(message)
 
     def release(self, subscription: Subscription, now: float) -> None:
         """The subscription is another connection's from now on; what it has not got, that one will get."""
@@ -239,17 +282,24 @@ class Downlink:
                 self._use(self._connection.open_uni_nowait(paced=True))
             except trio.WouldBlock:
                 self._needs_stream = True
+                if self._faults is not None:
+                    self._faults.no_stream_left(self._peer)
                 self._something_to_do.set()
             except _GONE:
                 pass
         return self._outlet
 
     def _use(self, stream: SendStream) -> None:
-        self._outlet = _Outlet(stream)
+        self._outlet = self._new(stream)
         self._needs_stream = False
+
+    def _new(self, stream: SendStream) -> _Outlet:
+        return _Outlet(stream, self._peer, self._faults)
 
     def _stream_lost(self, now: float) -> None:
         assert self._outlet is not None  # it is what was lost
+        if self._faults is not None:
+            self._faults.stream_lost(self._peer)
         self._outlet.stream.finish()
         self._outlet = None
         for subscription in self._peer.subscriptions:
@@ -287,6 +337,10 @@ class Downlink:
         self.send_events(now)
         if any(len(subscription) for subscription in self._peer.subscriptions):
             self._something_to_do.set()
-        elif self._outlet is not None and self._outlet.is_over:
+        elif (
+            self._outlet is not None
+            and self._outlet.is_over
+            and (self._faults is None or self._faults.finishes_streams())
+        ):
             self._outlet.stream.finish()
             self._outlet = None

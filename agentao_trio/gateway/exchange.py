@@ -29,6 +29,7 @@ from agentao_trio.callstate import OrderState
 from agentao_trio.gateway.calls import Call, Supervisor
 from agentao_trio.gateway.effects import Counters, Effect, Resume, SendAudio, SendEvents, Speak
 from agentao_trio.gateway.farends import FarEnd, Voice
+from agentao_trio.gateway.fault import Fault
 from agentao_trio.gateway.leg import Dice, Leg, add_voices
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.sound import Packet, mix, read_wav
@@ -53,8 +54,17 @@ _MAX_FINISHED = 10_000
 class Exchange:
     """Calls, subscriptions and timers of one gateway. ``epoch`` + ``now`` is the wall-clock time in Unix seconds."""
 
-    def __init__(self, *, settings: GatewaySettings, dice: Dice, epoch: float, recording: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        dice: Dice,
+        epoch: float,
+        recording: bytes,
+        faults: Fault | None = None,
+    ) -> None:
         self.settings = settings
+        self._faults = faults
         self.timers = Timers()
         self.counters = Counters()
         #: Open calls by call_sid.
@@ -145,6 +155,7 @@ class Exchange:
                 grace=self.settings.replay_grace,
                 max_entries=self.settings.max_events,
                 dropped=self._events_dropped,
+                meddler=self._faults,
             )
         self._subscriptions.move_to_end(key)
         return subscription
@@ -185,6 +196,9 @@ class Exchange:
             # Its requests overtook its subscription on the way here.
             del self._subscriptions[peer.tenant, peer.number]
             self._replace(nameless, subscription, now)
+        if self._faults is not None:
+            others = [each for each in self._subscriptions.values() if each is not subscription]
+            subscription.rearrange(self._faults.waiting(subscription, subscription.entries, others))
         self._effects.append(Resume(subscription, previous))
         for call in self.calls.values():
             if call.is_waiting and call.tenant == peer.tenant:

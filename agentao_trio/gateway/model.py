@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from agentao_trio import messages as m
+from agentao_trio.callstate import OrderState
 from agentao_trio.gateway.admission import Admission
 from agentao_trio.gateway.bulk import Campaign, Campaigns
 from agentao_trio.gateway.calls import Call, Supervisor
@@ -35,6 +36,7 @@ from agentao_trio.gateway.control import CallControl
 from agentao_trio.gateway.effects import Effect
 from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.farends import FarEnd, find_caller, find_far_end
+from agentao_trio.gateway.fault import Fault
 from agentao_trio.gateway.inbound import Inbound, Notification
 from agentao_trio.gateway.leg import Dice, Handset
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
@@ -129,7 +131,7 @@ class GatewayModel:
 
     ``epoch`` is the wall-clock time, in Unix seconds, at which ``now`` is zero. ``dice`` decides which packets are
     lost, ``new_id`` names calls, ``read_file`` returns the content of a path that a client named or raises OSError, and
-    ``recording`` is the WAV file that far ends play.
+    ``recording`` is the WAV file that far ends play; ``faults`` breaks rules on purpose.
     """
 
     def __init__(
@@ -141,10 +143,11 @@ class GatewayModel:
         new_id: Callable[[], str],
         read_file: Callable[[str], bytes],
         recording: bytes,
+        faults: Fault | None = None,
     ) -> None:
         self._settings = settings
         self._new_id = new_id
-        self._exchange = Exchange(settings=settings, dice=dice, epoch=epoch, recording=recording)
+        self._exchange = Exchange(settings=settings, dice=dice, epoch=epoch, recording=recording, faults=faults)
         self._admission = Admission(self._exchange)
         self._control = CallControl(self._exchange, read_file)
         self._inbound = Inbound(self._exchange, self._control)
@@ -190,6 +193,17 @@ class GatewayModel:
     def hang_up(self, call_sid: str, cause: int, now: float) -> None:
         """The far end of an open call ends it, with a Q.850 cause."""
         self._exchange.end(self._exchange.calls[call_sid], cause, now)
+
+    def later(self, when: float, action: Callable[[float], None]) -> None:
+        """Have something done at a time of the caller's clock."""
+        self._exchange.timers.at(when, action)
+
+    def toggle_hold(self, call: Call, now: float) -> None:
+        """The far end holds an open call that is up, or takes it back."""
+        if call.state is OrderState.HELD:
+            self._exchange.resume(call, now)
+        elif call.state is OrderState.ANSWERED:
+            self._exchange.hold(call, now)
 
     @property
     def notifications(self) -> tuple[Notification, ...]:

@@ -25,6 +25,7 @@ import stat
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 import attrs
 import trio
@@ -36,7 +37,10 @@ from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.commands import invalid
 from agentao_trio.gateway.downlink import Downlink
 from agentao_trio.gateway.effects import Resume, SendAudio, SendEvents, Speak
+from agentao_trio.gateway.fault import Fault, Oddity
+from agentao_trio.gateway.faults import chosen
 from agentao_trio.gateway.leg import Handset
+from agentao_trio.gateway.meddling import GatewayHands, MeddlingSocket
 from agentao_trio.gateway.model import GatewayModel, GatewayStatistics, Silence
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
@@ -54,6 +58,7 @@ from agentao_trio.transport import (
     ServerTLS,
     TransportSettings,
     open_listener,
+    open_udp_socket,
 )
 from agentao_trio.wire import MAX_FRAME_LENGTH, FrameDecoder, Request, decode_request, encode_reply
 
@@ -112,16 +117,26 @@ class ServerStatistics:
 class _Link:
     """One connection and what belongs to it."""
 
-    def __init__(self, connection: Connection, peer: Peer, settings: GatewaySettings) -> None:
+    def __init__(
+        self, connection: Connection, peer: Peer, settings: GatewaySettings, faults: Fault | None = None
+    ) -> None:
         self.connection = connection
         self.peer = peer
-        self.downlink = Downlink(connection, peer, stream_per_call=settings.audio_streams == "per_call")
+        self.downlink = Downlink(connection, peer, stream_per_call=settings.audio_streams == "per_call", faults=faults)
 
 
 class Gateway:
     """A running gateway. Made by :func:`open_gateway`."""
 
-    def __init__(self, *, model: GatewayModel, settings: GatewaySettings, listener: Listener, ca_pem: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        model: GatewayModel,
+        settings: GatewaySettings,
+        listener: Listener,
+        ca_pem: bytes,
+        faults: Fault | None = None,
+    ) -> None:
         #: The behaviour, for looking into.
         self.model = model
         #: The certificate authority to trust, in PEM.
@@ -134,6 +149,8 @@ class Gateway:
         self._phases: list[dict[Call, None]] = [{} for _ in range(_PHASES)]
         self._phase_has_calls = [trio.Event() for _ in range(_PHASES)]
         self._alarm = trio.CancelScope()
+        self._nursery: trio.Nursery  # of every connection's task, once it runs
+        self._faults = faults
 
     @property
     def endpoint(self) -> str:
@@ -226,6 +243,9 @@ class Gateway:
                     phase = min(range(_PHASES), key=lambda index: len(self._phases[index]))
                     self._phases[phase][call] = None
                     self._phase_has_calls[phase].set()
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
         deadline = self.model.next_deadline()
         self._alarm.deadline = math.inf if deadline is None else deadline
 
@@ -268,10 +288,20 @@ class Gateway:
             if link is None or not link.downlink.send_audio(frame, now):
                 self.model.not_delivered(call, peer, frame)
 
+    def _hands(self) -> GatewayHands[_Link]:
+        return GatewayHands(
+            model=self.model,
+            links=self._links,
+            carry_out=self._carry_out,
+            set_alarm=self._set_alarm,
+            close=lambda link: self._nursery.start_soon(link.connection.aclose, _CODE_PROTOCOL_ERROR, "as it is told"),
+        )
+
     # -- connections ----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._clock.run)
             nursery.start_soon(self._run_timers)
             for phase in range(_PHASES):
@@ -280,8 +310,11 @@ class Gateway:
                 nursery.start_soon(self._serve, connection)
 
     async def _serve(self, connection: Connection) -> None:
+        if self._faults is not None and not self._faults.admits(len(self._links)):
+            await connection.aclose(_CODE_SHUTTING_DOWN, "no room")
+            return
         self._counters.connections += 1
-        link = _Link(connection, self.model.connected(), self._settings)
+        link = _Link(connection, self.model.connected(), self._settings, self._faults)
         self._links[link.peer] = link
         try:
             async with trio.open_nursery() as nursery:
@@ -299,6 +332,10 @@ class Gateway:
         with contextlib.suppress(ConnectionLost, trio.EndOfChannel, trio.ClosedResourceError):
             while True:
                 stream = await link.connection.accept()
+                if self._faults is not None:
+                    unidirectional = not isinstance(stream, BidiStream)
+                    if not self._faults.accepts_stream(link.peer, unidirectional):
+                        await trio.sleep_forever()
                 if isinstance(stream, BidiStream):
                     nursery.start_soon(self._serve_request, link, stream)
                 else:
@@ -314,9 +351,13 @@ class Gateway:
                 return
             if request is None:
                 self._counters.requests_unreadable += 1
+                self._odd(link.peer, "request")
                 return
             self._counters.requests += 1
-            match self._answer(link.peer, request):
+            answer = self._answer(link.peer, request)
+            if self._faults is not None:
+                await trio.sleep(self._faults.reply_after(link.peer, MethodId(request.method_id)))
+            match answer:
                 case Silence.RESET:
                     stream.abandon(_CODE_PROTOCOL_ERROR)
                 case Silence.UNAUTHORIZED:
@@ -324,6 +365,8 @@ class Gateway:
                 case Silence.WITHHELD:
                     await self._withhold(stream)
                 case Silence.NOTHING:
+                    if self._faults is not None:
+                        stream.write(self._faults.reply_bytes(MethodId(request.method_id), b""))
                     stream.finish()
                 case reply:
                     stream.write(self._encode(request, reply))
@@ -376,17 +419,23 @@ class Gateway:
         assert method is not None  # _read_request returns no others
         now = trio.current_time()
         try:
-            message = messages.decode(METHODS[method].request, request.body)
+            body = request.body if self._faults is None else self._faults.body(peer, method, request.body)
+            message = messages.decode(METHODS[method].request, body)
         except RemoteProtocolError as error:
             return self.model.refuse(method, invalid(f"the request cannot be read ({error.reason}): {error}"), now)
+        if self._faults is not None:
+            message = self._faults.request(peer, method, message)
         answer = self.model.handle(peer, method, message, now)
         self._carry_out()
+        if self._faults is not None:
+            answer = self._faults.reply(peer, method, message, answer)
         return answer
 
     def _encode(self, request: Request, reply: Message) -> bytes:
         # A framed reply counts its length the way the client does: it may know no other.
         form = request.rpc_length if self._settings.reply == "framed" else self._settings.reply
-        return encode_reply(request.method_id, messages.encode(reply), form=form)
+        data = encode_reply(request.method_id, messages.encode(reply), form=form)
+        return data if self._faults is None else self._faults.reply_bytes(MethodId(request.method_id), data)
 
     # -- audio from the client ------------------------------------------------------------------------------------
 
@@ -394,9 +443,15 @@ class Gateway:
         decoder = FrameDecoder()
         try:
             while chunk := await stream.receive_some():
+                if self._faults is not None:
+                    chunk = self._faults.uplink(link.peer, stream, chunk)
+                short = decoder.short
                 self._receive(link.peer, decoder, chunk)
+                if decoder.short > short:
+                    self._odd(link.peer, "short")
                 if decoder.error is not None:
                     self._counters.streams_abandoned += 1
+                    self._odd(link.peer, "too_long")
                     stream.stop(_CODE_PROTOCOL_ERROR)
                     break
         except StreamReset:
@@ -406,17 +461,30 @@ class Gateway:
         finally:
             self._counters.frames_short += decoder.short
             self._counters.streams_truncated += decoder.end() > 0
+            if decoder.end():
+                self._odd(link.peer, "truncated")
+
+    def _odd(self, peer: Peer, what: Oddity) -> None:
+        if self._faults is not None:
+            self._faults.odd(peer, what)
 
     def _receive(self, peer: Peer, decoder: FrameDecoder, chunk: bytes) -> None:
         now = trio.current_time()
         for frame in decoder.feed(chunk):
             if messages.method_of(frame.method_id) is not MethodId.AudioFrame:
                 self._counters.frames_unknown += 1
+                self._odd(peer, "unknown_method")
                 continue
             try:
-                self.model.receive(peer, messages.decode(AudioFrame, frame.body), now)
+                heard: AudioFrame | None = messages.decode(AudioFrame, frame.body)
             except RemoteProtocolError:
                 self._counters.frames_undecodable += 1
+                self._odd(peer, "undecodable")
+                continue
+            if self._faults is not None and heard is not None:
+                heard = self._faults.heard(peer, heard)
+            if heard is not None:
+                self.model.receive(peer, heard, now)
         self._carry_out()
 
 
@@ -439,35 +507,51 @@ async def open_gateway(
     trio's clock reads zero (default: what the machine says).
 
     Leaving the block ends the gateway and closes its connections with code 4 (shutting down), also when cancelled.
-    Raises OSError when the address cannot be had.
+    Raises OSError when the address cannot be had, and ValueError for a fault that does not exist.
     """
-    settings = GatewaySettings() if settings is None else settings
-    dice = random.Random(seed)
-    where = (host, port) if socket is None else socket
-    identities = dict.fromkeys(("localhost", "127.0.0.1", "::1", *names))
-    identities[host if socket is None else socket.address[0]] = None
-    authority = trustme.CA()
-    certificate = authority.issue_cert(*identities)
-    server_tls = ServerTLS(
-        certificate_chain_pem=b"".join(pem.bytes() for pem in certificate.cert_chain_pems),
-        private_key_pem=certificate.private_key_pem.bytes(),
-    )
-    model = GatewayModel(
-        settings=settings,
-        epoch=time.time() - trio.current_time() if epoch is None else epoch,
-        dice=dice,
-        new_id=lambda: str(uuid.UUID(int=dice.getrandbits(128), version=4)),
-        read_file=lambda path: _read_file(path, settings.max_file_bytes),
-        recording=(importlib.resources.files("agentao_trio") / "assets" / "speech.wav").read_bytes(),
-    )
-    async with open_listener(where, tls=server_tls, settings=transport) as listener, task_nursery() as nursery:
-        gateway = Gateway(model=model, settings=settings, listener=listener, ca_pem=authority.cert_pem.bytes())
-        nursery.start_soon(gateway._run)
-        try:
-            yield gateway
-        finally:
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await gateway.disconnect(_CODE_SHUTTING_DOWN, "shutting down")
+    with contextlib.ExitStack() as resources:
+        settings = GatewaySettings() if settings is None else settings
+        dice = random.Random(seed)
+        where: DatagramSocket | tuple[str, int] = (host, port) if socket is None else socket
+        identities = dict.fromkeys(("localhost", "127.0.0.1", "::1", *names))
+        identities[host if socket is None else socket.address[0]] = None
+        expiry: datetime | None = None
+        fuzz = None if settings.fuzz is None else random.Random(settings.fuzz)
+        faults = chosen(settings.faults, dice=dice, fuzz=fuzz)
+        if faults is not None:
+            settings = faults.settings(settings)
+            identities = dict.fromkeys(faults.names(tuple(identities)))
+            expiry = faults.expiry()
+            transport = attrs.evolve(transport or TransportSettings(dead_after=8.0), **faults.transport())
+            socket = socket or resources.enter_context(contextlib.closing(await open_udp_socket(host, port)))
+            where = MeddlingSocket(socket, faults)
+        authority = trustme.CA()
+        certificate = authority.issue_cert(*identities, not_after=expiry)
+        server_tls = ServerTLS(
+            certificate_chain_pem=b"".join(pem.bytes() for pem in certificate.cert_chain_pems),
+            private_key_pem=certificate.private_key_pem.bytes(),
+        )
+        model = GatewayModel(
+            settings=settings,
+            epoch=time.time() - trio.current_time() if epoch is None else epoch,
+            dice=dice,
+            new_id=lambda: str(uuid.UUID(int=dice.getrandbits(128), version=4)),
+            read_file=lambda path: _read_file(path, settings.max_file_bytes),
+            recording=(importlib.resources.files("agentao_trio") / "assets" / "speech.wav").read_bytes(),
+            faults=faults,
+        )
+        async with open_listener(where, tls=server_tls, settings=transport) as listener, task_nursery() as nursery:
+            gateway = Gateway(
+                model=model, settings=settings, listener=listener, ca_pem=authority.cert_pem.bytes(), faults=faults
+            )
+            if faults is not None:
+                faults.attach(gateway._hands())
+            nursery.start_soon(gateway._run)
+            try:
+                yield gateway
+            finally:
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await gateway.disconnect(_CODE_SHUTTING_DOWN, "shutting down")
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:

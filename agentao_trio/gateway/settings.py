@@ -102,6 +102,11 @@ class GatewaySettings:
     #: Bytes of a file named by a client.
     max_file_bytes: int = 8 << 20
 
+    #: Rules to break, by the names of :mod:`agentao_trio.gateway.faults`: a gateway to try judges and clients out with.
+    faults: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    #: The seed of behaviour that is legal and unusual, to try clients out with; None is the usual.
+    fuzz: int | None = None
+
     def __attrs_post_init__(self) -> None:
         if self.authentication not in ("open", "required"):
             raise ValueError(f"authentication is {self.authentication!r}; expected 'open' or 'required'")

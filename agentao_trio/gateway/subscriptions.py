@@ -25,12 +25,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
 from agentao_trio.messages import CallEvent, EventType
 
-__all__ = ["Entry", "Peer", "Subscription"]
+__all__ = ["Entry", "Meddler", "Peer", "Subscription"]
 
 
 @attrs.define(eq=False)
@@ -61,6 +62,16 @@ class Entry:
         return self.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE
 
 
+class Meddler(Protocol):
+    """Who breaks the rules of this module on purpose; see :class:`agentao_trio.gateway.fault.Fault`."""
+
+    def kept(self, subscription: Subscription, event: CallEvent) -> bool:
+        """Whether an event is queued at all."""
+
+    def replayed(self, subscription: Subscription, entries: list[Entry], connection_lost: bool) -> list[Entry]:
+        """What is sent again in the place of what should be."""
+
+
 class Subscription:
     """The events of one client id of one tenant. ``dropped`` is told how many entries were lost to a bound."""
 
@@ -68,6 +79,7 @@ class Subscription:
         "_dropped",
         "_grace",
         "_max_entries",
+        "_meddler",
         "_sent",
         "_unsent",
         "_window",
@@ -86,6 +98,7 @@ class Subscription:
         grace: float,
         max_entries: int,
         dropped: Callable[[int], None],
+        meddler: Meddler | None = None,
     ) -> None:
         self.tenant = tenant
         self.client_id = client_id
@@ -96,12 +109,15 @@ class Subscription:
         self._grace = grace
         self._max_entries = max_entries
         self._dropped = dropped
+        self._meddler = meddler
         self._unsent: deque[Entry] = deque()
         self._sent: deque[Entry] = deque()
 
     def add(self, event: CallEvent, now: float) -> None:
         """Queue an event; it bears this subscription's client id from here on."""
         self.expire(now)
+        if self._meddler is not None and not self._meddler.kept(self, event):
+            return
         if len(self) >= self._max_entries:
             (self._sent or self._unsent).popleft()
             self._dropped(1)
@@ -109,6 +125,15 @@ class Subscription:
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._unsent)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What waits to be sent, oldest first."""
+        return list(self._unsent)
+
+    def rearrange(self, entries: list[Entry]) -> None:
+        """Have other entries wait to be sent."""
+        self._unsent = deque(entries)
 
     # -- what the writer reports ----------------------------------------------------------------------------------
 
@@ -137,12 +162,14 @@ class Subscription:
 
     def stream_lost(self, now: float) -> None:
         """The stream that carried the sent entries was reset; their connection lives."""
-        self._send_again([entry for entry in self._sent if entry.is_hangup and not self._has_arrived(entry, now)])
+        lost = [entry for entry in self._sent if entry.is_hangup and not self._has_arrived(entry, now)]
+        self._send_again(lost if self._meddler is None else self._meddler.replayed(self, lost, False))
 
     def connection_lost(self, now: float) -> None:
         """The connection that carried the sent entries is gone, or is no longer this subscription's."""
         self.expire(now)
-        self._send_again([entry for entry in self._sent if not self._has_arrived(entry, now)])
+        lost = [entry for entry in self._sent if not self._has_arrived(entry, now)]
+        self._send_again(lost if self._meddler is None else self._meddler.replayed(self, lost, True))
 
     def _send_again(self, entries: list[Entry]) -> None:
         self._sent.clear()

@@ -78,7 +78,15 @@ PARTS: tuple[str, ...] = (
     "leg",
     "calls",
     "effects",
+    "fault",
+    "fault_events",
+    "fault_audio",
     "commands",
+    "fault_requests",
+    "fault_paths",
+    "fault_more",
+    "fuzz",
+    "faults",
     "exchange",
 )
 PARTS += ("admission", "control", "inbound", "bulk", "model")
@@ -258,8 +266,16 @@ LAYERS = {
     ),
     # A gateway and its judge share no code with the client, whose leniency could hide a gateway's fault.
     "gateway.downlink": waits(*CORE, *GATEWAY, "transport"),
+    "gateway.meddling": waits(*CORE, *GATEWAY, "gateway.downlink", "transport"),
     "gateway.server": waits(
-        *CORE, *GATEWAY, "gateway.downlink", "services", "transport", "pacing", theirs="trio attrs trustme"
+        *CORE,
+        *GATEWAY,
+        "gateway.downlink",
+        "gateway.meddling",
+        "services",
+        "transport",
+        "pacing",
+        theirs="trio attrs trustme",
     ),
     "gateway": waits(*GATEWAY, "gateway.server"),
     # The judge of gateways: programmes drive over transport alone, requirements look at traces alone.

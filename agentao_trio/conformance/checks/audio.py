@@ -185,7 +185,7 @@ def _pcm16(trace: Trace, say: Judgement) -> None:
         )
 
 
-@programme("UPL-06", roles="loopback", faults="pcm16_refused")
+@programme("UPL-06", roles="loopback", faults="pcm_16_refused")
 async def _say_in_pcm16(kit: Kit) -> None:
     async with kit.link() as link:
         call_sid = await link.answered("loopback")

@@ -162,7 +162,7 @@ def _wrong_alpn(trace: Trace, say: Judgement) -> None:
         say.expect(not mark.facts["connected"], expected="no connection for the ALPN 'not-h3'", seen="a connection")
 
 
-@programme("AUT-05", faults="any_alpn_accepted")
+@programme("AUT-05", faults="another_alpn_accepted")
 async def _offer_another_protocol(kit: Kit) -> None:
     connected = False
     odd = attrs.evolve(kit.profile.transport, alpn="not-h3")

@@ -117,7 +117,7 @@ def _small_windows(trace: Trace, say: Judgement) -> None:
     judge_echo(trace, say)
 
 
-@programme("FLW-04", roles="loopback", faults="window_ignored")
+@programme("FLW-04", roles="loopback", faults="window_never_widened")
 async def _grant_small_windows(kit: Kit) -> None:
     small = attrs.evolve(kit.profile.transport, max_stream_data=65_536, max_data=65_536)
     async with kit.link(settings=small) as link:

@@ -204,7 +204,7 @@ def _no_utf8(trace: Trace, say: Judgement) -> None:
     judge_usable(trace, say)
 
 
-@programme("SER-07", roles="answer", hostile=True, calls=3, faults="invalid_utf8_closes_connection")
+@programme("SER-07", roles="answer", hostile=True, calls=3, faults="invalid_utf_8_closes_connection")
 async def _send_bytes_as_text(kit: Kit) -> None:
     async with kit.link() as link:
         odd = b"\xff\xfe\xc3(".decode(errors="surrogateescape")
