@@ -84,7 +84,7 @@ def told(result: Result) -> str:
     lines.append(f"  seen in   {failed} of {len(result.attempts)} runs")
     if result.example is not None:
         lines.append(f"  shortest  {json.dumps(result.example)[:300]}")
-    lines.append(f"  again     agentao-trio conformance … --only {rule.id} --seed {result.run_seed}")
+    lines.append(f"  again     agentao-trio conformance TARGET --only {rule.id} --seed {result.run_seed}")
     return "\n".join(lines) + "\n"
 
 
@@ -303,6 +303,7 @@ _STYLE = """
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; }
+td:first-child { white-space: nowrap; }
 tr.section th { padding-top: 1.4rem; font-size: 1.05rem; }
 small { display: block; opacity: .75; }
 pre { padding: 1rem; background: #8881; overflow-x: auto; white-space: pre-wrap; }
