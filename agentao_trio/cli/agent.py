@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -25,14 +25,18 @@ from agentao_trio.cli.transcript import Transcript
 from agentao_trio.cli.workers import supervise
 from agentao_trio.client import serve
 from agentao_trio.config import ClientConfig
+from agentao_trio.dialplan import is_destination
+from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, RealtimeError
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.hub import Hub
+from agentao_trio.records import RecordKind
+from agentao_trio.services import service_nursery
 from agentao_trio.session import Session
 from agentao_trio.store import open_store
 from agentao_trio.testing import ScriptedCaller, Silence, Speech
-from agentao_trio.transport import ClientTLS
+from agentao_trio.transport import ClientTLS, parse_endpoint
 
-__all__ = ["Agent", "AgentOptions", "agent_app"]
+__all__ = ["Agent", "AgentOptions", "agent_app", "embedded_gateway"]
 
 #: What names the scripted model, and where a key for another is found.
 SIMULATED = "simulated"
@@ -47,9 +51,10 @@ agent_app = App(
 
 - `agentao-trio agent --model simulated`
 - `agentao-trio agent --model wss://api.openai.com/v1/realtime?model=gpt-realtime --gateway quic://gateway.example:9090`
-- `agentao-trio agent --gateway quic://127.0.0.1:9090 --ca ca.pem --workers 4 --history calls.db`
+- `agentao-trio agent --gateway quic://127.0.0.1:9090 --ca ca.pem --workers 4 --fleet redis://127.0.0.1`
 
-**Exit status:** 0 when it was ended by Ctrl-C or SIGTERM, or all simulated callers were served; 1 for a failure""",
+**Exit status:** 0 when all simulated callers were served as they should be; 1 for a failure; 130 or 143 when it was
+ended by Ctrl-C or SIGTERM""",
 )
 
 Text = Annotated[str | None, Parameter(show_default=False)]
@@ -113,6 +118,8 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
     """
     try:
         _check(options)
+    except ModuleNotFoundError as missing:
+        return report_error(UsageError(str(missing)))
     except UsageError as error:
         return report_error(error)
     if options.workers > 1:
@@ -126,14 +133,67 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
 
 
 def _check(options: AgentOptions) -> None:
-    if options.model != SIMULATED and not options.model.startswith(("ws://", "wss://")):
-        raise UsageError(f"--model is {options.model!r}; expected 'simulated', or a WebSocket such as wss://HOST/PATH")
-    if options.model != SIMULATED and _key() is None:
-        raise UsageError(f"--model {options.model} needs a key: set {KEYS[0]} in the environment")
-    if options.gateway is None and (options.workers > 1 or options.fleet is not None):
+    """Raise :class:`UsageError` for what can be known to be wrong before anybody calls."""
+    _check_model(options.model)
+    _instructions(options.instructions)
+    _destinations(options.transfer_to)
+    if options.gateway is not None:
+        _config(options, options.gateway)
+    elif options.workers > 1 or options.fleet is not None:
         raise UsageError("--workers and --fleet need a --gateway that calls come from")
     if options.workers > 1 and options.fleet is None:
         raise UsageError("--workers needs --fleet redis://…, so that each call is answered by one of them")
+    if options.workers > 1 and options.live is not None:
+        raise UsageError("--live shows the calls of one process; leave it out, or --workers")
+    if options.history is not None and not options.history.parent.is_dir():
+        raise UsageError(f"--history: there is no directory {options.history.parent}")
+    if options.record is not None:
+        try:
+            options.record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--record {options.record}: {error.strerror or error}") from None
+
+
+def _check_model(model: str) -> None:
+    # Whatever model it is, the packages that talk to it have to be there.
+    from agentao_trio.realtime.connection import address, websocket
+    from agentao_trio.realtime.session import open_realtime as _  # noqa: F401
+
+    if model == SIMULATED:
+        return
+    try:
+        websocket(model, headers={"Authorization": ""} if _key() else {})
+        where = address(model)  # without what may be secret in it
+    except ValueError as error:
+        raise UsageError(f"--model: {error}; or 'simulated'") from None
+    if model.startswith("wss:") and _key() is None:
+        raise UsageError(f"--model {where} needs a key: set {KEYS[0]} in the environment")
+
+
+def _destinations(pairs: Iterable[str]) -> dict[str, str]:
+    """``--transfer-to``: whom the model may put callers through to, by name."""
+    found = {}
+    for pair in pairs:
+        name, equals, to = pair.partition("=")
+        if not (name and equals and is_destination(to)):
+            raise UsageError(
+                f"--transfer-to {pair}: expected NAME=NUMBER, such as desk=+15550100001 or desk=sip:me@example"
+            )
+        found[name] = to
+    return found
+
+
+def _config(options: AgentOptions, endpoint: str) -> ClientConfig:
+    try:
+        parse_endpoint(endpoint)
+    except ValueError as error:
+        raise UsageError(f"--gateway: {error}, for example quic://127.0.0.1:9090") from None
+    return ClientConfig(
+        endpoint=endpoint,
+        tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
+        credentials=service_account(options.credentials, options.presenter),
+        presenter=options.presenter,
+    )
 
 
 def _key() -> str | None:
@@ -146,6 +206,19 @@ async def look_up_order(number: Annotated[str, "as it is printed on the receipt"
     return f"Order {number} has left the shop and arrives tomorrow."
 
 
+@contextlib.asynccontextmanager
+async def embedded_gateway() -> AsyncIterator[Gateway]:
+    """A gateway on loopback that outlives the cancellation of the block: its calls are being hung up meanwhile."""
+
+    async def keep(task_status: trio.TaskStatus[Gateway]) -> None:
+        async with open_gateway() as gateway:
+            task_status.started(gateway)
+            await trio.sleep_forever()
+
+    async with service_nursery() as services:
+        yield await services.start(keep)
+
+
 class Agent:
     """One worker: answers calls, and tells ``hub`` of them."""
 
@@ -153,6 +226,7 @@ class Agent:
         self._options = options
         self._screen = screen
         self._hub = hub
+        self._instructions = _instructions(options.instructions)
         #: Simulated callers that were not served as they should have been.
         self.failures = 0
 
@@ -163,10 +237,10 @@ class Agent:
         async with contextlib.AsyncExitStack() as stack:
             gateway = None
             if options.gateway is None:
-                gateway = await stack.enter_async_context(open_gateway())
+                gateway = await stack.enter_async_context(embedded_gateway())
                 config = ClientConfig(endpoint=gateway.endpoint, tls=gateway.tls)
             else:
-                config = self._config(options.gateway)
+                config = _config(options, options.gateway)
             if options.history is not None:
                 store = await stack.enter_async_context(open_store(options.history))
                 store.attach(self._hub, name=options.client_id or "agent")
@@ -183,7 +257,9 @@ class Agent:
                 page = await stack.enter_async_context(serve_live(self._hub, port=options.live))
                 self._screen.say(f"live calls: {page.url}")
             nursery = await stack.enter_async_context(trio.open_nursery())
-            await nursery.start(partial(self.serve, config, **extra))
+            # A simulated caller falls silent with the command: there is nothing to be waited for.
+            drain = DRAIN if gateway is None else 0.0
+            await nursery.start(partial(self.serve, config, drain=drain, **extra))
             self._screen.say(f"answering calls on trunk {options.trunk} of {config.endpoint}")
             if gateway is not None:
                 for number in range(options.callers):
@@ -191,15 +267,20 @@ class Agent:
                 nursery.cancel_scope.cancel()
 
     async def serve(
-        self, config: ClientConfig, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED, **extra: Any
+        self,
+        config: ClientConfig,
+        *,
+        drain: float,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+        **extra: Any,
     ) -> None:
-        """Answer the calls that come in, until cancelled."""
+        """Answer the calls that come in, until cancelled. Those in progress then have ``drain`` seconds to end."""
         options = self._options
         await serve(
             self._answer,
             config,
             max_calls=options.max_calls,
-            drain=DRAIN,
+            drain=drain,
             trunks=[options.trunk],
             client_id=options.client_id,
             hub=self._hub,
@@ -207,28 +288,25 @@ class Agent:
             **extra,
         )
 
-    def _config(self, endpoint: str) -> ClientConfig:
-        options = self._options
-        return ClientConfig(
-            endpoint=endpoint,
-            tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
-            credentials=service_account(options.credentials, options.presenter),
-            presenter=options.presenter,
-        )
-
     # -- one call ---------------------------------------------------------------------------------------------------
 
     async def _answer(self, call: ActiveCall) -> None:
+        try:
+            async with self._open_model(call) as model:  # while it rings: once answered, the caller wants to be greeted
+                await call.answer()
+                await self._talk(call, model)
+        except (AuthenticationError, ConnectError, ConnectionLost, RealtimeError, trio.TooSlowError) as error:
+            # The model's, all of them. Its caller is hung up on; the next one may have more luck.
+            call.publish(RecordKind.ERROR, source="realtime", message=str(error) or "the model is too slow", fatal=True)
+
+    async def _talk(self, call: ActiveCall, model: Any) -> None:
         from agentao_trio.realtime.bridge import bridge
         from agentao_trio.realtime.tools import hangup
 
         options = self._options
-        await call.answer()
         async with contextlib.AsyncExitStack() as stack:
             if options.record is not None:
-                options.record.mkdir(parents=True, exist_ok=True)
                 await stack.enter_async_context(call.record(options.record / f"{call.call_sid}.wav"))
-            model = await stack.enter_async_context(self._open_model(call))
             tools = [look_up_order] if options.model == SIMULATED else []
             talk = await stack.enter_async_context(
                 bridge(
@@ -244,7 +322,7 @@ class Agent:
     def _transfer(self) -> list[Any]:
         from agentao_trio.realtime.tools import transfer
 
-        pairs = dict(each.partition("=")[::2] for each in self._options.transfer_to)
+        pairs = _destinations(self._options.transfer_to)
         if self._options.model == SIMULATED:
             pairs.setdefault("colleague", "+15550100001")
         return [transfer(pairs)] if pairs else []
@@ -256,7 +334,7 @@ class Agent:
 
         options = self._options
         config = SessionConfig(
-            instructions=_instructions(options.instructions),
+            instructions=self._instructions,
             turn_detection=ServerVad(),
             transcription=Transcription(model="whisper-1"),
             voice=UNSET if options.voice is None else options.voice,
@@ -297,11 +375,15 @@ def _instructions(text: str | None) -> str:
     if text.startswith("@"):
         try:
             return Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--instructions {text}: {error}") from None
+        except OSError as error:
+            raise UsageError(f"--instructions {text}: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--instructions {text}: the file is not UTF-8 text") from None
     return text
 
 
+#: Seconds that a simulated caller waits for a word: longer than it takes to find out that there is no model.
+GREETED_WITHIN = 30.0
 ASKS, WANTS_SOMEBODY = "+15550101701", "+15550101702"
 
 
@@ -322,7 +404,7 @@ def _voice(name: str) -> Path:
 
 async def _asks_and_interrupts(caller: ScriptedCaller) -> None:
     """Asks for an order, and has heard enough after a second of the answer."""
-    await caller.hears(Speech())
+    await caller.hears(Speech(), within=GREETED_WITHIN)
     await caller.hears(Silence(0.6), within=20)
     await caller.says(_voice("where"))
     await caller.hears(Speech())
@@ -333,7 +415,7 @@ async def _asks_and_interrupts(caller: ScriptedCaller) -> None:
 
 async def _wants_somebody(caller: ScriptedCaller) -> None:
     """Asks to be put through."""
-    await caller.hears(Speech())
+    await caller.hears(Speech(), within=GREETED_WITHIN)
     await caller.hears(Silence(0.6), within=20)
     await caller.says(_voice("somebody"))
     await caller.hears(Speech())

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import trio
 
-from agentao_trio.cli.agent import Agent, AgentOptions
+from agentao_trio.cli.agent import Agent, AgentOptions, embedded_gateway
 from agentao_trio.cli.demo import PLANS, Plan, speech
 from agentao_trio.cli.screen import Screen
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import AgentaoError
-from agentao_trio.gateway import open_gateway
 from agentao_trio.hub import Hub
 from agentao_trio.live import serve as serve_live
 from agentao_trio.session import Session, open_session
@@ -43,7 +42,7 @@ class Show:
         self._directory.mkdir(parents=True, exist_ok=True)
         hub = Hub()
         async with contextlib.AsyncExitStack() as stack:
-            gateway = await stack.enter_async_context(open_gateway())
+            gateway = await stack.enter_async_context(embedded_gateway())
             page = await stack.enter_async_context(serve_live(hub, port=self._port))
             self._screen.say(f"Live calls: {page.url}")
             self._screen.say("Ctrl-C ends it.")
@@ -53,7 +52,7 @@ class Show:
             session = await stack.enter_async_context(open_session(config.endpoint, hub=hub, **config.options()))
             nursery = await stack.enter_async_context(trio.open_nursery())
             agent = Agent(AgentOptions(), self._screen, hub)
-            await nursery.start(agent.serve, config)
+            await nursery.start(partial(agent.serve, config, drain=0.0))
             for line in range(2):
                 nursery.start_soon(partial(agent.be_called, gateway, first=line))
             for number in range(self._calls):
@@ -64,11 +63,14 @@ class Show:
         await trio.sleep(STAGGER * line)
         for number in count(1):
             path = self._directory / f"{line:02}-{number}.wav"
-            with contextlib.suppress(AgentaoError):  # a call that ends otherwise is a thing to show, too
+            try:
                 async with await session.originate(plan.number, trunk_id="main", call_from="+15550100900") as call:
                     await call.wait_answered()
                     async with call.record(path):
                         await call.send_audio(said)
                         await call.wait_played()
-            path.unlink(missing_ok=True)
+            except AgentaoError:
+                pass  # a call that ends otherwise is a thing to show, too
+            finally:
+                path.unlink(missing_ok=True)
             await trio.sleep(PAUSE_SECONDS)

@@ -46,6 +46,7 @@ def _of_one(arguments: Sequence[str], number: int) -> list[str]:
     values = iter(arguments)
     for each in values:
         name, equals, value = each.partition("=")
+        name = name.replace("_", "-")  # options are taken in both spellings
         if name == "--workers":
             if not equals:
                 next(values, None)
@@ -72,9 +73,11 @@ async def _keep_alive(number: int, arguments: list[str]) -> None:
             if process.returncode is None:
                 with trio.CancelScope(shield=True):
                     await _end(process)
-        pause = PAUSE if trio.current_time() - began > STABLE_SECONDS else min(2 * pause, LONGEST_PAUSE)
+        if trio.current_time() - began > STABLE_SECONDS:
+            pause = PAUSE
         errors.print(f"worker {number} ended with status {status}; starting it again in {pause:g} s", soft_wrap=True)
         await trio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def _end(process: trio.Process) -> None:
