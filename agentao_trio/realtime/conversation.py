@@ -471,6 +471,8 @@ def _merged(known: Item, told: Item) -> Item:
         for field in attrs.fields(Item)
         if field.name != "content" and (value := getattr(told, field.name)) is not None
     }
+    if not told.type:
+        del said["type"]
     if known.status in ("completed", "incomplete") and told.status == "in_progress":
         del said["status"]
     if told.content is not None:

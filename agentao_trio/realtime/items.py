@@ -44,6 +44,8 @@ class ContentPart:
     audio: str | None = None
     image_url: str | None = None
     detail: str | None = None
+    #: Of a part that refers to an earlier item; the legacy dialect's.
+    id: str | None = None
 
     @property
     def modality(self) -> str:
@@ -65,10 +67,10 @@ class Item:
     ``type`` is ``message`` (``role``, ``content``), ``function_call`` (``name``, ``call_id``, ``arguments``),
     ``function_call_output`` (``call_id``, ``output``), one of ``mcp_list_tools``, ``mcp_call``,
     ``mcp_approval_request`` and ``mcp_approval_response``, or, only as input of a response, ``item_reference``.
-    ``status`` is ``in_progress``, ``completed`` or ``incomplete``.
+    ``status`` is ``in_progress``, ``completed`` or ``incomplete``. The legacy dialect may leave the type out: ``""``.
     """
 
-    type: str
+    type: str = ""
     id: str | None = None
     object: str | None = None
     status: str | None = None
