@@ -84,7 +84,8 @@ class _Head:
 
 
 _HEAD = msgspec.json.Decoder(_Head)
-#: Where servers put the type: first, or after the event's id. Saves reading a long message twice.
+#: Where servers put the type: first, or after the event's id. Saves reading a long message twice. Where the word comes
+#: again, within an item or as a second type of the event, the whole is read to be sure.
 _USUAL = re.compile(rb'\s*\{\s*(?:"event_id"\s*:\s*"[^"\\]*"\s*,\s*)?"type"\s*:\s*"([a-z0-9_.]+)"')
 _DECODERS = {wire_type: msgspec.json.Decoder(event) for wire_type, event in SERVER_EVENTS.items()}
 _DECODERS |= {legacy: _DECODERS[ga] for legacy, ga in names.GA_NAMES.items() if ga in _DECODERS}
@@ -96,7 +97,7 @@ def decode_server_event(data: bytes | str) -> Received:
     """The event in one message of a server. Never raises for what is in it."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
     usual = _USUAL.match(raw)
-    decoder = _DECODERS.get(usual[1].decode()) if usual else None
+    decoder = _DECODERS.get(usual[1].decode()) if usual and raw.count(b'"type"') == 1 else None
     if usual and decoder:
         try:
             return Received(event=decoder.decode(raw), wire_type=usual[1].decode(), raw=raw)

@@ -7,6 +7,8 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Union
 
 import pytest
@@ -161,8 +163,8 @@ def said(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=dict(fields))
 
 
-def built(kind: Any, required: dict[str, Any] | None = None, **fields: st.SearchStrategy[Any]) -> Any:
-    fixed = dict(required or {})
+def built(kind: Any, required: Mapping[str, Any] = MappingProxyType({}), /, **fields: Any) -> st.SearchStrategy[Any]:
+    fixed = dict(required)
     return st.fixed_dictionaries({}, optional=fields).map(lambda found: kind(**fixed, **found))
 
 

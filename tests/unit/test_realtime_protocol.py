@@ -1,0 +1,237 @@
+"""What the builders refuse, what stays different on the wire, and that nothing a peer sends breaks the decoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentao_trio.errors import RealtimeError
+from agentao_trio.realtime.protocol import (
+    GA_NAMES,
+    AudioFormat,
+    ContentPart,
+    ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemTruncate,
+    FunctionTool,
+    InputAudioBufferAppend,
+    Item,
+    Malformed,
+    Profile,
+    Received,
+    ResponseConfig,
+    ResponseCreate,
+    ResponseOutputAudioDelta,
+    ServerVad,
+    SessionConfig,
+    SessionUpdate,
+    ToolChoice,
+    Unknown,
+    decode_client_event,
+    decode_server_event,
+    encode_client_event,
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param", "words"),
+    [
+        (lambda: ConversationItemTruncate(item_id="i", audio_end_ms=-1), "audio_end_ms", "at least 0"),
+        (lambda: ConversationItemTruncate(item_id="i", audio_end_ms=True), "audio_end_ms", "whole number"),
+        (lambda: ConversationItemTruncate(item_id="", audio_end_ms=1), "item_id", "id of an item"),
+        (lambda: ConversationItemDelete(item_id=None), "item_id", "id of an item"),  # type: ignore[arg-type]
+        (lambda: InputAudioBufferAppend(audio="not base64!"), "audio", "base64"),
+        (lambda: InputAudioBufferAppend(audio=b"\0"), "audio", "encodes bytes"),  # type: ignore[arg-type]
+        (lambda: ConversationItemCreate(item=Item(type="message", role=None, content=())), "item.role", "user"),
+        (lambda: ConversationItemCreate(item=Item(type="message", role="user")), "item.content", "empty"),
+        (lambda: ConversationItemCreate(item=Item(type="function_call")), "item.name", "needed"),
+        (lambda: ConversationItemCreate(item=Item(type="poem")), "item.type", "must be message"),
+        (
+            lambda: ConversationItemCreate(
+                item=Item(type="message", role="user", content=(ContentPart(type="output_text", text="x"),))
+            ),
+            "item.content[0].type",
+            "input_text",
+        ),
+        (lambda: SessionConfig(speed=9), "speed", "0.25 to 1.5"),
+        (lambda: SessionConfig(tools=None), "tools", "give () to clear"),  # type: ignore[arg-type]
+        (lambda: SessionConfig(instructions=None), "instructions", '"" clears'),  # type: ignore[arg-type]
+        (lambda: SessionConfig(input_format="g711_ulaw"), "input_format", "AudioFormat.PCMU"),  # type: ignore[arg-type]
+        (lambda: SessionConfig(output_modalities=("text", "audio")), "output_modalities", "comes with its transcript"),
+        (lambda: SessionConfig(max_output_tokens=5000), "max_output_tokens", "4096"),
+        (lambda: ServerVad(threshold=2), "threshold", "from 0 to 1"),
+        (lambda: ToolChoice(), "tool_choice", "by its name"),
+        (lambda: ResponseCreate(response={}), "response", "ResponseConfig"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_no_server_would_take_is_refused_where_it_is_written(
+    wrong: Callable[[], object], param: str, words: str
+) -> None:
+    with pytest.raises(RealtimeError) as refused:
+        wrong()
+    assert refused.value.param == param
+    assert words in str(refused.value)
+    assert not refused.value.retryable
+
+
+def sent(config: SessionConfig, profile: Profile = Profile.GA) -> Any:
+    return json.loads(encode_client_event(SessionUpdate(session=config), profile=profile))["session"]
+
+
+def test_absent_null_and_empty_stay_different_in_both_dialects() -> None:
+    assert sent(SessionConfig()) == {"type": "realtime"}
+    assert sent(SessionConfig(), Profile.LEGACY) == {}
+    off = SessionConfig(turn_detection=None, transcription=None, noise_reduction=None, tracing=None)
+    assert sent(off) == {
+        "type": "realtime",
+        "tracing": None,
+        "audio": {"input": {"turn_detection": None, "transcription": None, "noise_reduction": None}},
+    }
+    assert sent(off, Profile.LEGACY) == {
+        "tracing": None,
+        "turn_detection": None,
+        "input_audio_transcription": None,
+        "input_audio_noise_reduction": None,
+    }
+    cleared = SessionConfig(tools=(), instructions="")
+    assert sent(cleared) == {"type": "realtime", "tools": [], "instructions": ""}
+    assert sent(cleared, Profile.LEGACY) == {"tools": [], "instructions": ""}
+
+
+def test_a_response_of_nothing_differs_from_a_response_of_everything() -> None:
+    def response(*config: ResponseConfig) -> Any:
+        event = ResponseCreate(response=config[0]) if config else ResponseCreate()
+        return json.loads(encode_client_event(event)).get("response", "absent")
+
+    assert response() == "absent"
+    assert response(ResponseConfig()) == {}
+    assert response(ResponseConfig(input=(), tools=())) == {"input": [], "tools": []}
+
+
+@pytest.mark.parametrize("profile", Profile)
+@pytest.mark.parametrize("chosen", AudioFormat)
+def test_formats_are_spelled_as_each_dialect_does_and_read_back(profile: Profile, chosen: AudioFormat) -> None:
+    event = SessionUpdate(session=SessionConfig(input_format=chosen, output_format=chosen))
+    assert decode_client_event(encode_client_event(event, profile=profile)).event == event
+
+
+@pytest.mark.parametrize("said", [{"temperature": 0.8}])
+def test_what_the_ga_dialect_has_no_words_for_is_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(RealtimeError, match="leave it out"):
+        sent(SessionConfig(**said))
+
+
+@pytest.mark.parametrize("said", [{"truncation": "auto"}, {"reasoning_effort": "low"}, {"prompt": {"id": "p"}}])
+def test_what_the_legacy_dialect_has_no_words_for_is_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(RealtimeError, match="leave it out"):
+        sent(SessionConfig(**said), Profile.LEGACY)
+
+
+def test_both_names_of_an_event_decode_to_one_class_and_the_wires_name_is_kept() -> None:
+    fields = {
+        "event_id": "e",
+        "response_id": "r",
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 1,
+        "delta": "AA==",
+    }
+    for name in ("response.audio.delta", "response.output_audio.delta"):
+        raw = json.dumps({"type": name, **fields}).encode()
+        received = decode_server_event(raw)
+        assert received == Received(event=ResponseOutputAudioDelta(**fields), wire_type=name, raw=raw)
+        assert received.category == received.event.category == "response"
+
+
+def test_a_type_that_nobody_knows_is_an_event_with_all_its_bytes() -> None:
+    raw = b'{"type": "response.hologram.delta", "event_id": "e", "light": 1}'
+    received = decode_server_event(raw)
+    assert received.event == Unknown(type="response.hologram.delta", event_id="e", raw=raw)
+    assert received.event.category == "response"
+
+
+@pytest.mark.parametrize(
+    ("raw", "type_"),
+    [
+        (b"", ""),
+        (b"{", ""),
+        (b"[]", ""),
+        (b"null", ""),
+        (b'"a"', ""),
+        (b"{}", ""),
+        (b'{"type": null}', ""),
+        (b'{"type": 1}', ""),
+        (b'{"type": "response.created"}', "response.created"),
+        (b'{"type": "response.created", "response": []}', "response.created"),
+        (b'{"type": "response.output_audio.delta", "delta": 1}', "response.output_audio.delta"),
+        (b'{"type": "error", "error": "no"}', "error"),
+        (b"\xff\xfe", ""),
+        (b'{"type": "session.created", "session": ' + b"[" * 5000 + b"]" * 5000 + b"}", ""),
+    ],
+)
+def test_what_cannot_be_understood_says_why_and_keeps_its_bytes(raw: bytes, type_: str) -> None:
+    received = decode_server_event(raw)
+    assert isinstance(received.event, Malformed)
+    assert received.event.reason
+    assert (received.event.type, received.wire_type) == (type_, type_) or b"[[" in raw
+    assert received.event.raw == received.raw == raw
+
+
+def test_the_last_of_two_types_counts_wherever_they_stand() -> None:
+    """As with any other field that is there twice; the shortcut for the usual place must not see it otherwise."""
+    twice = b'{"type": "response.output_audio.delta", "delta": "AAAA", "type": "error", "error": {"message": "no"}}'
+    late = b'{"delta": "AAAA", "type": "response.output_audio.delta", "type": "error", "error": {"message": "no"}}'
+    assert decode_server_event(twice).event.TYPE == decode_server_event(late).event.TYPE == "error"
+
+
+def test_a_type_written_with_escapes_is_the_same_type() -> None:
+    assert decode_server_event(rb'{"type": "e\u0072ror", "error": {}}').event.TYPE == "error"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "type", "item", "content", "response", "output", "delta", "session", "error"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+known_types = st.sampled_from(sorted({*GA_NAMES, *GA_NAMES.values(), "error", "response.done", "session.created", "x"}))
+shaped = st.fixed_dictionaries(
+    {"type": known_types | values},
+    optional=dict.fromkeys(("event_id", "item", "item_id", "response", "session", "delta", "error", "part"), values),
+)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=20) | (values | shaped).map(json.dumps))
+def test_decoding_never_raises(data: bytes | str) -> None:
+    for received in (decode_server_event(data), decode_client_event(data)):
+        assert received.raw == (data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+
+
+@given(shaped, st.data())
+def test_decoding_never_raises_for_what_is_cut_short_or_hit_on_its_way(
+    event: dict[str, Any], data: st.DataObject
+) -> None:
+    raw = bytearray(json.dumps(event).encode())
+    for _ in range(data.draw(st.integers(0, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    decode_server_event(cut)
+    decode_client_event(cut)
+
+
+def test_a_tool_is_sent_with_its_schema() -> None:
+    tool = FunctionTool(name="look_up", parameters={"type": "object"})
+    assert sent(SessionConfig(tools=[tool]))["tools"] == [  # type: ignore[arg-type]
+        {"name": "look_up", "parameters": {"type": "object"}, "type": "function"}
+    ]
