@@ -16,6 +16,7 @@ import trio
 
 from agentao_trio.errors import ConnectionLost, RealtimeError, SessionClosed
 from agentao_trio.realtime import protocol
+from agentao_trio.realtime.failures import Budget, Remedy, of_error, of_response, refusal
 from agentao_trio.realtime.protocol import (
     UNSET,
     ClientEvent,
@@ -31,15 +32,6 @@ from agentao_trio.realtime.protocol import (
 )
 
 __all__ = ["Asking"]
-
-#: Times in a row that a response is asked for again, and the longest of the pauses, in seconds.
-MOST_RETRIES = 4
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 20.0
-#: Codes and types of failures that pass; and those of refusals that only mean that it has happened already.
-PASSING = frozenset({"rate_limit_exceeded", "inference_rate_limit_exceeded", "server_error"})
-HARMLESS = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
-ALREADY_ACTIVE = "conversation_already_has_active_response"
 
 #: What is asked for, and what answers it; where both are about an item, it has to be the same one.
 _ANSWERS: Mapping[type[ClientEvent], type[ServerEvent]] = {
@@ -98,7 +90,7 @@ class Asking:
         self._nursery = nursery
         self._send = send
         self._counts = counts
-        self._jitter = jitter
+        self._budget = Budget(jitter=jitter)
         self._questions: dict[str, _Question] = {}
         self._one_at_a_time = trio.Lock()
         self._changed = trio.lowlevel.ParkingLot()
@@ -106,8 +98,6 @@ class Asking:
         self._active_unknown = False
         self._answer_due = False
         self._asides = 0
-        self._retries = 0
-        self._reset_seconds = 0.0
         self._again: trio.CancelScope | None = None
         #: Responses asked for lately, and by whom it is known what: the server may still refuse them.
         self._lately: deque[tuple[str, ResponseCreate]] = deque(maxlen=16)
@@ -147,13 +137,13 @@ class Asking:
                     return await self._ask(attrs.evolve(event, event_id=new_id("event")))
                 except ConnectionLost:
                     continue  # the wish outlives the connection
-                except RealtimeError as refusal:
-                    if refusal.code == ALREADY_ACTIVE:
+                except RealtimeError as refused:
+                    if of_error(ErrorDetails(code=refused.code)) is Remedy.WAIT:
                         self._active_unknown = self.active is None
                         continue
-                    if not refusal.retryable or self._retries >= MOST_RETRIES:
+                    if not refused.retryable or self._budget.exhausted:
                         raise
-                    await trio.sleep(self._next_pause())
+                    await trio.sleep(self._budget.pause())
 
     async def _ask(self, event: ResponseCreate) -> str:
         self._lately.append((str(event.event_id), event))
@@ -180,7 +170,9 @@ class Asking:
             case protocol.InputAudioBufferCommitted():
                 self._answer_due = True
             case RateLimitsUpdated():
-                self._reset_seconds = max((limit.reset_seconds or 0.0 for limit in event.rate_limits), default=0.0)
+                self._budget.reset_seconds = max(
+                    (limit.reset_seconds or 0.0 for limit in event.rate_limits), default=0.0
+                )
             case ErrorEvent():
                 self._refused(event.error)
         for question in self._questions.values():
@@ -211,19 +203,6 @@ class Asking:
             question.settle(SessionClosed("the session with the model is over"))
         self._changed.unpark_all()
 
-    def refusal(self, error: ErrorDetails) -> RealtimeError:
-        """The exception for an ``error`` event."""
-        words = error.message or "the model's server refused it"
-        passes = bool({error.code, error.type} & PASSING)
-        return RealtimeError(
-            words,
-            type=error.type or "",
-            code=error.code,
-            param=error.param,
-            event_id=error.event_id,
-            retryable=passes,
-        )
-
     def _began(self, response: Response) -> None:
         if response.conversation_id is None and self._asides:
             return
@@ -236,37 +215,31 @@ class Asking:
             return
         self.active, self._active_unknown = None, False
         if response.status == "completed":
-            self._retries = 0
-        error = response.status_details.error if response.status_details is not None else None
-        if response.status == "failed" and error is not None and {error.code, error.type} & PASSING:
+            self._budget.succeeded()
+        if of_response(response) is Remedy.RETRY:
             asked = next((event for _, event in reversed(self._lately)), ResponseCreate())
-            self._ask_again(asked, after=self._next_pause)
+            self._ask_again(asked, after=self._budget.pause)
 
     def _refused(self, error: ErrorDetails) -> None:
-        self._counts["harmless_errors"] += error.code in HARMLESS
+        remedy = of_error(error)
+        self._counts["harmless_errors"] += remedy is Remedy.IGNORE
         question = self._questions.get(error.event_id or "")
         if question is not None:
-            question.settle(self.refusal(error))
+            question.settle(refusal(error))
             return
-        if not error.event_id and self._answer_due and {error.code, error.type} & PASSING:
+        if not error.event_id and self._answer_due and remedy is Remedy.RETRY:
             # The server was about to answer the caller by itself.
-            self._ask_again(ResponseCreate(), after=self._next_pause)
+            self._ask_again(ResponseCreate(), after=self._budget.pause)
         for event_id, event in self._lately:
-            if event_id == error.event_id and error.code == ALREADY_ACTIVE:
+            if event_id == error.event_id and remedy is Remedy.WAIT:
                 # What had begun was the server's own response; ours is still wanted, once that is over.
                 self._ask_again(event, after=lambda: 0.0)
                 return
 
     # -- asking once more -------------------------------------------------------------------------------------------
 
-    def _next_pause(self) -> float:
-        """Seconds until the next attempt: what the server said, or exponentially more, of which a random part."""
-        self._retries += 1
-        grown = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._retries - 1))
-        return min(LONGEST_PAUSE, max(self._reset_seconds, self._jitter() * grown))
-
     def _ask_again(self, event: ResponseCreate, *, after: Callable[[], float]) -> None:
-        if self._retries >= MOST_RETRIES or self._again is not None:
+        if self._budget.exhausted or self._again is not None:
             return
         self._again = trio.CancelScope()
         self._counts["retries"] += 1

@@ -49,6 +49,7 @@ from agentao_trio.realtime.connection import (
 )
 from agentao_trio.realtime.conversation import Conversation
 from agentao_trio.realtime.echo import merged, taken
+from agentao_trio.realtime.failures import refusal
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
 from agentao_trio.realtime.protocol import (
     UNSET,
@@ -386,7 +387,7 @@ class RealtimeSession:
             if isinstance(event, kind):
                 return event
             if isinstance(event, ErrorEvent) and (event.error.event_id or "") in ("", event_id):
-                raise self._asking.refusal(event.error)
+                raise refusal(event.error)
 
     async def _tell_again(self, transport: MessageTransport) -> None:
         """Put the conversation so far into a new connection, and then what no connection has confirmed."""

@@ -89,8 +89,12 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
 
 def objects_of(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    needed = {name: values_of(field.annotation) for name, field in fields.items() if field.is_required()}
-    optional = {name: values_of(field.annotation) for name, field in fields.items() if not field.is_required()}
+    needed = {
+        name: values_of(typing.cast(Any, field.annotation)) for name, field in fields.items() if field.is_required()
+    }
+    optional = {
+        name: values_of(typing.cast(Any, field.annotation)) for name, field in fields.items() if not field.is_required()
+    }
     for fields_told in (needed, optional):
         fields_told.pop("client_secret", None)  # a key for browsers, which has no place among what is kept and shown
     if "type" in optional:

@@ -59,7 +59,7 @@ from agentao_trio.realtime.protocol import (
             "input_text",
         ),
         (lambda: SessionConfig(speed=9), "speed", "0.25 to 1.5"),
-        (lambda: SessionConfig(tools=None), "tools", "give () to clear"),  # type: ignore[arg-type]
+        (lambda: SessionConfig(tools=None), "tools", "give () to clear"),
         (lambda: SessionConfig(instructions=None), "instructions", '"" clears'),  # type: ignore[arg-type]
         (lambda: SessionConfig(input_format="g711_ulaw"), "input_format", "AudioFormat.PCMU"),  # type: ignore[arg-type]
         (lambda: SessionConfig(output_modalities=("text", "audio")), "output_modalities", "comes with its transcript"),
@@ -133,7 +133,7 @@ def test_what_the_legacy_dialect_has_no_words_for_is_refused(said: dict[str, Any
 
 
 def test_both_names_of_an_event_decode_to_one_class_and_the_wires_name_is_kept() -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "event_id": "e",
         "response_id": "r",
         "item_id": "i",
@@ -232,6 +232,6 @@ def test_decoding_never_raises_for_what_is_cut_short_or_hit_on_its_way(
 
 def test_a_tool_is_sent_with_its_schema() -> None:
     tool = FunctionTool(name="look_up", parameters={"type": "object"})
-    assert sent(SessionConfig(tools=[tool]))["tools"] == [  # type: ignore[arg-type]
+    assert sent(SessionConfig(tools=[tool]))["tools"] == [
         {"name": "look_up", "parameters": {"type": "object"}, "type": "function"}
     ]
