@@ -33,7 +33,6 @@ from agentao_trio.conformance.runner import Options, Progress, RunReport, Target
 from agentao_trio.conformance.runner import run as judge
 from agentao_trio.conformance.targets import RealTarget, SimulatedTarget
 from agentao_trio.errors import ConnectError
-from agentao_trio.transport import open_connection
 
 __all__ = ["command"]
 
@@ -162,14 +161,11 @@ def _judge(where: str, target: Target, profile: Profile | None, options: Options
     async def work() -> None:
         nonlocal report, unreachable
         try:
-            if profile is not None:
-                await _preflight(profile)
+            with _progress() as show:
+                report = await judge(target, options, name=name, limits=limits, budget=budget, progress=show)
         except ConnectError as error:
             unreachable = True
             errors.print(f"error: {printable(str(error))}", soft_wrap=True)
-            return
-        with _progress() as show:
-            report = await judge(target, options, name=name, limits=limits, budget=budget, progress=show)
 
     async def whole() -> int:
         return await until_signalled(work)
@@ -182,12 +178,6 @@ def _judge(where: str, target: Target, profile: Profile | None, options: Options
     output.print(reports.as_table(report))
     _write(report, asked)
     return status or report.exit_status
-
-
-async def _preflight(profile: Profile) -> None:
-    host, port = profile.address
-    async with open_connection(host, port, tls=profile.tls, settings=profile.transport):
-        pass
 
 
 @contextmanager

@@ -117,6 +117,8 @@ class Link:
         self.connection = connection
         self.wire = wire
         self.inbound: dict[int, Inbound] = {}
+        #: Whether requests bear a token, where the profile says that they do.
+        self.tokens = True
         #: Whether streams the gateway opens from now on are read.
         self.reads = True
         self._nursery = nursery
@@ -135,6 +137,8 @@ class Link:
         """Send a request, note both directions, and return the decoded reply; None where there was none, or one that
         cannot be read: requirements look at the trace."""
         number = METHOD_OF[type(request)] if method is None else method
+        if self.tokens and self.kit.profile.token_in_requests and getattr(request, "tenant_id", None) == "":
+            request = attrs.evolve(request, tenant_id=self.kit.profile.token())  # type: ignore[call-arg]
         data = encode_request(number, messages.encode(request), rpc_length=rpc_length or self.kit.profile.rpc_length)
         answer = await self.exchange(data, number, patience=patience)
         try:
@@ -414,6 +418,7 @@ class Kit:
         Raises :class:`Inconclusive` where it cannot be made; the trace says why.
         """
         host, port = self.profile.address
+        connection: Connection | None = None
         try:
             with contextlib.closing(Wire(await self._open_socket(), self.rng)) as wire:
                 wire.loss = loss
@@ -429,6 +434,7 @@ class Kit:
                 ):
                     link = Link(self, name, connection, wire, nursery)
                     link.reads = reads
+                    link.tokens = present_token
                     self.note(What.CONNECTED, name)
                     nursery.start_soon(link._accept)
                     if present_token:
@@ -441,10 +447,14 @@ class Kit:
                         with trio.move_on_after(PATIENCE, shield=True):
                             await self.hang_up(link)
                         nursery.cancel_scope.cancel()
-            self.note(What.CLOSED, name, code=connection.close_code, note=connection.close_reason)
         except ConnectError as error:
+            if connection is not None:
+                raise
             self.note(What.REFUSED, name, note=str(error))
             raise Inconclusive(f"no connection to the target: {error}") from error
+        finally:
+            if connection is not None:
+                self.note(What.CLOSED, name, code=connection.close_code, note=connection.close_reason)
 
     async def rebind(self, link: Link) -> None:
         """Have a connection's datagrams come from another port, as after a NAT forgot it."""

@@ -8,7 +8,8 @@
     trunk = "main"
     credentials = "account.json"        # never in a report
     presenter = "first_stream"          # none, first_stream or tenant_field
-    capabilities = ["token"]
+second_credentials = "other.json"   # another tenant's
+    capabilities = ["token", "second_tenant"]
 
     [destinations]                      # who is called for which role
     answer = "+15550100001"
@@ -20,8 +21,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import tomllib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,16 +33,19 @@ import attrs
 import trio
 
 from agentao_trio.conformance.programmes import Unsupported
-from agentao_trio.errors import AgentaoError
+from agentao_trio.credentials import ServiceAccount, TokenSource
+from agentao_trio.errors import AgentaoError, AuthenticationError, StreamReset
 from agentao_trio.transport import ClientTLS, Connection, TransportSettings, parse_endpoint
 
-__all__ = ["CAPABILITIES", "ROLES", "Profile", "ProfileError", "load_profile"]
+__all__ = ["CAPABILITIES", "ROLES", "Profile", "ProfileError", "load_profile", "token_maker", "with_tokens"]
 
 #: What a destination is for.
 ROLES = ("answer", "busy", "noanswer", "invalid", "loopback")
 #: What a target may have besides, as programmes ask for it.
-CAPABILITIES = ("token", "second_tenant", "own_certificate", "hold", "dtmf", "recording")
-_TARGET = ("address", "ca", "server_name", "insecure_no_verify", "trunk", "rpc_length", "credentials", "presenter")
+CAPABILITIES = ("token", "second_tenant", "audio_apart", "own_certificate", "hold", "dtmf", "recording")
+_TARGET = ("address", "ca", "server_name", "insecure_no_verify", "trunk", "rpc_length")
+_CREDENTIALS = ("credentials", "second_credentials")
+_PRESENTERS = ("none", "first_stream", "tenant_field")
 
 
 class ProfileError(AgentaoError):
@@ -49,11 +55,12 @@ class ProfileError(AgentaoError):
 async def first_stream(connection: Connection, token: str) -> None:
     """The token alone on the first stream, as this package's own gateway takes it (PROTOCOL section 2.3)."""
     stream = await connection.open_bidi()
-    await stream.send_all(token.encode())
-    stream.finish()
-    with trio.move_on_after(2):
-        while await stream.receive_some():
-            pass
+    with contextlib.suppress(StreamReset):  # what comes of it is for a check to see
+        await stream.send_all(token.encode())
+        stream.finish()
+        with trio.move_on_after(2):
+            while await stream.receive_some():
+                pass
 
 
 async def _present_nothing(connection: Connection) -> None:
@@ -83,6 +90,8 @@ class Profile:
     #: Shows a token on a new connection; and any text in its place.
     present: Callable[[Connection], Awaitable[None]] = _present_nothing
     present_text: Callable[[Connection, str], Awaitable[None]] = first_stream
+    #: Whether requests bear the token where the tenant's name is to be.
+    token_in_requests: bool = False
     #: Makes a token of a tenant (1 or 2) with some lifetime and age, in seconds; None where there is no key to.
     make_token: Callable[..., str] | None = attrs.field(default=None, repr=False)
 
@@ -99,21 +108,39 @@ class Profile:
         return self.destinations[role]
 
 
-def load_profile(
-    path: Path | None,
-    *,
-    address: str | None = None,
-    present: Callable[[Mapping[str, Any]], Callable[[Connection], Awaitable[None]]] | None = None,
-) -> Profile:
-    """Read a profile; ``address``, as ``quic://HOST:PORT``, goes before the file's. ``present`` makes of the table
-    ``target`` what shows a token. Raises :class:`ProfileError` that names the key."""
+def token_maker(accounts: Sequence[ServiceAccount], now: Callable[[], float]) -> Callable[..., str]:
+    """What :attr:`Profile.make_token` is, for tenants numbered from 1; ``now`` is in Unix seconds."""
+
+    def make(*, tenant: int, lifetime: float, age: float) -> str:
+        if tenant > len(accounts):
+            raise Unsupported(f"the profile has no credentials of tenant number {tenant}")
+        return TokenSource(accounts[tenant - 1], lifetime=lifetime).token(now() - age)
+
+    return make
+
+
+def with_tokens(profile: Profile, make: Callable[..., str], presenter: str) -> Profile:
+    """A profile whose connections show a token of the first tenant."""
+
+    async def present(connection: Connection) -> None:
+        await first_stream(connection, profile.token())
+
+    profile = attrs.evolve(profile, make_token=make, token_in_requests=presenter == "tenant_field")
+    return attrs.evolve(profile, present=present) if presenter == "first_stream" else profile
+
+
+def load_profile(path: Path | None, *, address: str | None = None) -> Profile:
+    """Read a profile; ``address``, as ``quic://HOST:PORT``, goes before the file's.
+
+    Raises :class:`ProfileError` that names the key.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}") from None
     _only(content, ("target", "destinations", "limits"), "the profile")
     target = _table(content, "target")
-    _only(target, (*_TARGET, "capabilities"), "[target]")
+    _only(target, (*_TARGET, *_CREDENTIALS, "presenter", "capabilities"), "[target]")
     destinations, limits = _table(content, "destinations"), _table(content, "limits")
     _only(destinations, ROLES, "[destinations]")
     where = address or target.get("address")
@@ -128,10 +155,11 @@ def load_profile(
         raise ProfileError("capabilities in [target] is a list of words")
     _only(dict.fromkeys(capabilities), CAPABILITIES, "capabilities")
     ca = target.get("ca")
-    return Profile(
+    near = path.parent if path is not None else Path()
+    profile = Profile(
         address=host_and_port,
         tls=ClientTLS(
-            ca=Path(path.parent if path is not None else ".", ca) if ca else None,
+            ca=Path(near, ca) if ca else None,
             server_name=target.get("server_name"),
             verify=not target.get("insecure_no_verify", False),
         ),
@@ -140,8 +168,21 @@ def load_profile(
         destinations=destinations,
         capabilities=frozenset(capabilities),
         limits=limits,
-        present=_present_nothing if present is None else present(target),
     )
+    presenter = _one_of(target, "presenter", _PRESENTERS, "none")
+    accounts = [_account(target, key, near) for key in _CREDENTIALS if key in target]
+    if not accounts:
+        if presenter != "none":
+            raise ProfileError(f"presenter is {presenter!r}, but there are no credentials to present")
+        return profile
+    return with_tokens(profile, token_maker(accounts, time.time), presenter)
+
+
+def _account(target: Mapping[str, Any], key: str, near: Path) -> ServiceAccount:
+    try:
+        return ServiceAccount.load(Path(near, target[key]))
+    except (AuthenticationError, TypeError) as error:
+        raise ProfileError(f"{key} in [target]: {error}") from None
 
 
 def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:

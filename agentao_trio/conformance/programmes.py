@@ -7,13 +7,10 @@ what the rule is about) or :class:`Inconclusive` (something else went wrong on t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from hypothesis import strategies as st
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["PROGRAMMES", "Inconclusive", "Programme", "Unsupported", "programme"]
 
@@ -42,6 +39,8 @@ class Programme:
     timing: bool = False
     #: What the target has to have, in the profile's words: "token", "second_tenant", "second_client" …
     capabilities: frozenset[str] = frozenset()
+    #: What it would rather have: of a target that comes in several kinds, it is run on one that has it.
+    prefers: frozenset[str] = frozenset()
     #: It stops streams, loses datagrams or goes away: its trace is no evidence for other rules.
     disturbs: bool = False
     #: Draws the example that ``run`` is called with after the kit, of plain JSON values; None where there is none.
@@ -61,6 +60,7 @@ def programme(
     *,
     roles: str = "",
     capabilities: str = "",
+    prefers: str = "",
     faults: str = "",
     **options: Any,
 ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
@@ -73,6 +73,7 @@ def programme(
             run=run,
             roles=frozenset(roles.split()),
             capabilities=frozenset(capabilities.split()),
+            prefers=frozenset(prefers.split()),
             faults=tuple(faults.split()),
             **options,
         )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import random
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ import hypothesis
 import trio
 from hypothesis import HealthCheck, Phase
 
+from agentao_trio import messages
 from agentao_trio.conformance.catalogue import SECTIONS
 from agentao_trio.conformance.kit import Kit
 from agentao_trio.conformance.limits import LimitReached, Limits
@@ -34,14 +35,16 @@ from agentao_trio.conformance.profile import Profile
 from agentao_trio.conformance.programmes import PROGRAMMES, Inconclusive, Programme, Unsupported
 from agentao_trio.conformance.requirements import REQUIREMENTS, Finding, Judgement, Level, Requirement
 from agentao_trio.conformance.trace import Trace
-from agentao_trio.errors import AgentaoError
+from agentao_trio.errors import AgentaoError, ConnectError
 
-__all__ = ["Attempt", "Options", "Progress", "Result", "RunReport", "Target", "Verdict", "run"]
+__all__ = ["Attempt", "Options", "Place", "Progress", "Result", "RunReport", "Target", "Verdict", "run"]
 
 #: Seconds that one attempt of a check may take, and of one that is slow.
 ATTEMPT_SECONDS, SLOW_ATTEMPT_SECONDS = 60.0, 240.0
 #: Above this share of lost datagrams nothing is concluded from timing.
 BAD_PATH_LOSS = 0.02
+#: Seconds that the path is looked at before, and how often it is tried meanwhile.
+PREFLIGHT_SECONDS, PREFLIGHT_EVERY = 3.0, 0.1
 
 
 class Verdict(StrEnum):
@@ -161,24 +164,37 @@ class Progress:
     result: Result | None = None
 
 
-class Target(Protocol):
-    """Where the gateway is, and how to reach it from within a run."""
+class Place(Protocol):
+    """Where checks are run."""
 
-    def arena(self) -> contextlib.AbstractAsyncContextManager[tuple[Profile, Callable[[], Any]]]:
-        """For the length of a run: the profile, and an async function that opens a datagram socket."""
+    @property
+    def profile(self) -> Profile:
+        """Where the gateway is, and what it has."""
+
+    @property
+    def open_socket(self) -> Callable[[], Any]:
+        """An async function that opens a datagram socket."""
+
+
+class Target(Protocol):
+    """What is judged."""
+
+    def arenas(self, wanted: Collection[str]) -> contextlib.AbstractAsyncContextManager[Sequence[Place]]:
+        """For the length of a run: the kinds the gateway comes in, the usual one first.
+
+        ``wanted`` are the capabilities that checks ask for; a target has no need to have them.
+        """
 
 
 class _Run:
     def __init__(
         self,
-        profile: Profile,
-        open_socket: Callable[[], Any],
+        places: Sequence[Place],
         options: Options,
         limits: Limits,
         progress: Callable[[Progress], None],
     ) -> None:
-        self._profile = profile
-        self._open_socket = open_socket
+        self._places = places
         self._options = options
         self._limits = limits
         self._progress = progress
@@ -187,9 +203,35 @@ class _Run:
         self.results: dict[str, Result] = {}
         self.stopped = ""
         self.loss: float | None = None
+        self.rtt: float | None = None
         self._done = 0
         #: Undisturbed traces, by the check that made them.
         self._traces: dict[str, list[Trace]] = {}
+
+    # -- the path ---------------------------------------------------------------------------------------------------
+
+    async def look_at_the_path(self) -> None:
+        """Ask small questions for three seconds, to know the path's round trip and its losses.
+
+        Raises :class:`ConnectError` where there is no way to the gateway at all. One that answers, and whom the profile
+        has no reason to trust, is a matter for checks.
+        """
+        kit = self._kit("preflight", self._places[0], self._options.seed)
+        try:
+            async with kit.link(subscribe=False) as link:
+                until = trio.current_time() + PREFLIGHT_SECONDS
+                while trio.current_time() < until and not link.connection.is_over:
+                    began = trio.current_time()
+                    await link.ask(messages.GetIncomingCallsRequest(trunk_id=kit.profile.trunk), patience=1.0)
+                    await trio.sleep_until(began + PREFLIGHT_EVERY)
+                figures = link.connection.statistics()
+        except (Inconclusive, AgentaoError, trio.BrokenResourceError) as end:
+            error = end.__cause__ if isinstance(end, Inconclusive) else None
+            if isinstance(error, ConnectError) and not any(word in str(error) for word in ("certificate", "ALPN")):
+                raise error from None
+        else:
+            self.rtt = figures.rtt
+            self.loss = figures.packets_lost / max(1, figures.datagrams_sent)
 
     # -- all of them ------------------------------------------------------------------------------------------------
 
@@ -240,7 +282,7 @@ class _Run:
 
     async def _check(self, check: Requirement) -> Result:
         programme = PROGRAMMES[check.id]
-        if reason := self._not_run(programme):
+        if reason := self._not_run(programme, self._place(programme).profile):
             return self._result(check, *reason)
         seed = random.Random(f"{self._options.seed} {check.id}").randrange(2**32)
         if programme.example is None or self._options.example is not None:
@@ -250,18 +292,33 @@ class _Run:
             attempts, example = await self._property(check, programme, seed)
         return attrs.evolve(self._judged(check, programme, attempts), example=example, seed=seed)
 
-    def _not_run(self, programme: Programme) -> tuple[Verdict, str] | None:
+    def _place(self, programme: Programme) -> Place:
+        """The kind of the target that has what a programme needs, and wants; the usual one otherwise."""
+        needed = programme.capabilities | programme.prefers
+        return next((each for each in self._places if needed <= each.profile.capabilities), self._places[0])
+
+    def _kit(self, what: str, place: Place, seed: int) -> Kit:
+        self._kits += 1
+        return Kit(
+            place.profile,
+            seed=seed,
+            open_socket=place.open_socket,
+            limits=self._limits,
+            tag=f"{self._tag}-{what}-{self._kits}",
+        )
+
+    def _not_run(self, programme: Programme, profile: Profile) -> tuple[Verdict, str] | None:
         options = self._options
         for needed, allowed, option in (
             (programme.slow, options.slow, "--slow"),
             (programme.hostile, options.hostile, "--hostile"),
-            (bool(programme.roles - {"loopback"}) or "loopback" in programme.roles, options.allow_dial, "--allow-dial"),
+            (bool(programme.roles), options.allow_dial, "--allow-dial"),
         ):
             if needed and not allowed:
                 return Verdict.SKIPPED, f"needs {option}"
-        if missing := programme.roles - self._profile.destinations.keys():
+        if missing := programme.roles - profile.destinations.keys():
             return Verdict.UNSUPPORTED, f"the profile names no destination for {', '.join(sorted(missing))}"
-        if missing := programme.capabilities - self._profile.capabilities:
+        if missing := programme.capabilities - profile.capabilities:
             return Verdict.UNSUPPORTED, f"the profile does not claim {', '.join(sorted(missing))}"
         return None
 
@@ -324,28 +381,26 @@ class _Run:
         return [shortest, *again], shortest.example
 
     async def _attempt(self, check: Requirement, programme: Programme, seed: int, example: Any = None) -> Attempt:
-        self._kits += 1
-        kit = Kit(
-            self._profile,
-            seed=seed,
-            open_socket=self._open_socket,
-            limits=self._limits,
-            tag=f"{self._tag}-{check.id.lower()}-{self._kits}",
-        )
+        kit = self._kit(check.id.lower(), self._place(programme), seed)
         how = {"unsupported": "", "inconclusive": "", "error": ""}
         try:
-            with trio.move_on_after(SLOW_ATTEMPT_SECONDS if programme.slow else ATTEMPT_SECONDS) as patience:
-                await (programme.run(kit) if programme.example is None else programme.run(kit, example))
+            # The nursery has whatever goes wrong arrive in a group.
+            async with trio.open_nursery():
+                with trio.move_on_after(SLOW_ATTEMPT_SECONDS if programme.slow else ATTEMPT_SECONDS) as patience:
+                    await (programme.run(kit) if programme.example is None else programme.run(kit, example))
             if patience.cancelled_caught:
                 how["inconclusive"] = "the programme did not come to its end in time"
         except BaseExceptionGroup as group:
             self._explain(group, how)
-        except (Unsupported, Inconclusive, AgentaoError, trio.BrokenResourceError, trio.ClosedResourceError) as end:
-            self._explain(end, how)
-        trace = kit.trace
+        trace, judgement = kit.trace, Judgement()
         if not (programme.disturbs or programme.hostile):
             self._traces.setdefault(check.id, []).append(trace)
-        judgement = Judgement() if how["unsupported"] or how["error"] else check.of(trace)
+        if not (how["unsupported"] or how["error"]):
+            try:
+                async with trio.open_nursery():
+                    judgement = check.of(trace)
+            except BaseExceptionGroup as group:
+                self._explain(group, how)
         return Attempt(trace=trace, judgement=judgement, example=example, **how)
 
     def _explain(self, end: BaseException, how: dict[str, str]) -> None:
@@ -438,17 +493,23 @@ async def run(
     name: str,
     limits: Limits | None = None,
     budget: float | None = None,
+    preflight: bool = True,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunReport:
     """Run the chosen checks against a target and return the verdicts. ``budget`` is in seconds.
 
-    Cancelled, calls are hung up first. Raises ValueError for options that name no check.
+    Cancelled, calls are hung up first. Raises ValueError for options that name no check, and ConnectError where nobody
+    answers.
     """
     checks = chosen(options)
     limits = limits or Limits()
     began = trio.current_time()
-    async with _open(target) as (profile, open_socket):
-        this = _Run(profile, open_socket, options, limits, progress)
+    programmes = [PROGRAMMES[check.id] for check in checks]
+    wanted = frozenset[str]().union(*(each.capabilities | each.prefers for each in programmes))
+    async with target.arenas(wanted) as places:
+        this = _Run(places, options, limits, progress)
+        if preflight:
+            await this.look_at_the_path()
         with trio.move_on_after(budget if budget is not None else float("inf")) as allowed:
             await this.everything(checks)
         if allowed.cancelled_caught:
@@ -461,10 +522,5 @@ async def run(
         seconds=trio.current_time() - began,
         stopped=this.stopped,
         loss=this.loss,
+        rtt_ms=None if this.rtt is None else 1000 * this.rtt,
     )
-
-
-@contextlib.asynccontextmanager
-async def _open(target: Target) -> AsyncIterator[tuple[Profile, Callable[[], Any]]]:
-    async with target.arena() as arena:
-        yield arena

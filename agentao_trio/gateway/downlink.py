@@ -158,6 +158,7 @@ class Downlink:
         self._own: dict[str, _Outlet | None] = {}
         self._sharing: set[str] = set()  # calls for which there was no stream left
         self._outlet: _Outlet | None = None
+        self._unread = 0  # bytes of audio that were on their way when the latest of those streams ended
         self._needs_stream = False
         self._events_wait = False
         self._something_to_do = trio.Event()
@@ -200,8 +201,10 @@ class Downlink:
 
     def _audio_ended(self, call_sid: str) -> None:
         own = self._own.pop(call_sid, None)
-        if own is not None and (self._faults is None or self._faults.finishes_streams()):
-            own.stream.finish()
+        if own is not None:
+            self._unread = own.stream.backlog
+            if self._faults is None or self._faults.finishes_streams():
+                own.stream.finish()
         self._sharing.discard(call_sid)
         self._something_to_do.set()
 
@@ -237,8 +240,8 @@ class Downlink:
         """Whether an event has to wait, or another stream is opened for it first."""
         if faults.wants_stream(event):
             self._outlet = None
-        backlog = max((own.stream.backlog for own in self._own.values() if own is not None), default=0)
-        return faults.holds_events(backlog)
+        backlogs = [own.stream.backlog for own in self._own.values() if own is not None]
+        return faults.holds_events(max(backlogs, default=self._unread))
 
     def send_as_is(self, message: Downward, *, apart: bool) -> None:
         """What a fault wants sent, on a stream of its own if ``apart``."""

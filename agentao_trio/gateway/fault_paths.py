@@ -215,13 +215,11 @@ class HandshakeNeverRepeated(Fault):
 
     def __init__(self, dice: Dice) -> None:
         super().__init__(dice)
-        self._sent: dict[Any, int] = {}
+        self._began: dict[Any, float] = {}
 
     def leaving(self, datagram: bytes, to: Any) -> bool:
-        if datagram[0] & 0x80:
-            self._sent[to] = self._sent.get(to, 0) + 1
-            return self._sent[to] <= 3
-        return True
+        now = self.hands.now()
+        return not datagram[0] & 0x80 or now - self._began.setdefault(to, now) < 0.01
 
 
 @fault

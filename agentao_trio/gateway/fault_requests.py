@@ -513,7 +513,7 @@ class MalformedLoadBlocks(Fault):
         self._until = 0.0
 
     def odd(self, peer: Peer, what: Oddity) -> None:
-        self._until = max(self._until, self.hands.now()) + 0.05
+        self._until = self.hands.now() + 0.2
 
     def reply_after(self, peer: Peer, method: MethodId) -> float:
-        return min(0.5, max(0.0, self._until - self.hands.now()))
+        return max(0.0, self._until - self.hands.now())

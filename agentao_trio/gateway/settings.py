@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -26,6 +26,10 @@ class Trunk:
 
 def _as_frozen(trunks: Mapping[str, Trunk]) -> Mapping[str, Trunk]:
     return MappingProxyType(dict(trunks))
+
+
+def _as_set(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +107,7 @@ class GatewaySettings:
     max_file_bytes: int = 8 << 20
 
     #: Rules to break, by the names of :mod:`agentao_trio.gateway.faults`: a gateway to try judges and clients out with.
-    faults: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    faults: frozenset[str] = attrs.field(default=frozenset(), converter=_as_set)
     #: The seed of behaviour that is legal and unusual, to try clients out with; None is the usual.
     fuzz: int | None = None
 

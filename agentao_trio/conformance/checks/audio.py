@@ -68,9 +68,9 @@ def _unknown_call(trace: Trace, say: Judgement) -> None:
 @programme("UPL-02", roles="answer", faults="audio_for_nobody_closes_connection")
 async def _speak_to_nobody(kit: Kit) -> None:
     async with kit.link() as link:
+        kit.mark("provoked", by="audio for a call that does not exist")
         for frame in frames_of(f"{kit.client_id}-never-placed", payloads(5)):
             await link.send(frame)
-        kit.mark("provoked", by="audio for a call that does not exist")
         await trio.sleep(0.2)
         await usable(kit, link)
 
@@ -98,9 +98,13 @@ def _odd_numbers(trace: Trace, say: Judgement) -> None:
 async def _number_oddly(kit: Kit, steps: list[str]) -> None:
     async with kit.link() as link:
         call_sid = await link.answered("loopback")
-        number, packets = 10, payloads(len(steps) + 5)
-        for step, payload in zip([*steps, *["next"] * 5], packets, strict=True):
-            number = max(0, number + {"next": 1, "skip": 5, "repeat": 0, "back": -2, "far": 100}[step])
+        number = highest = 10
+        packets = payloads(len(steps) + 5)
+        for step, payload in zip([*steps, *["last"] * 5], packets, strict=True):
+            # What comes behind a number that was there before is late, and may be dropped. The last ones are not.
+            after = {"next": 1, "skip": 5, "repeat": 0, "back": -2, "far": 100, "last": highest - number + 1}
+            number = max(0, number + after[step])
+            highest = max(highest, number)
             await link.say(call_sid, payload, number)
             await trio.sleep(0.02)
         last = packets[-1]
@@ -151,10 +155,10 @@ def _huge_payload(trace: Trace, say: Judgement) -> None:
 async def _shout(kit: Kit) -> None:
     async with kit.link() as link:
         call_sid = await link.answered("loopback")
+        kit.mark("provoked", by="a payload of 64 KiB")
         await link.say(call_sid, bytes(place % 250 + 1 for place in range(65_536)), 0)
         await trio.sleep(1.0)
         kit.mark("shouted", call_sid=call_sid)
-        kit.mark("provoked", by="a payload of 64 KiB")
         await link.terminate(call_sid)
         await usable(kit, link)
 
@@ -224,12 +228,12 @@ def _stream_each(trace: Trace, say: Judgement) -> None:
 async def _a_stream_for_each_packet(kit: Kit) -> None:
     async with kit.link() as link:
         call_sid = await link.answered("loopback")
+        kit.mark("provoked", by="sixty packets on sixty streams")
         for frame in frames_of(call_sid, payloads(60)):
             stream = await link.open_uni()
             await link.send(frame, stream=stream)
             stream.finish()
             await trio.sleep(0.01)
-        kit.mark("provoked", by="sixty packets on sixty streams")
         await link.terminate(call_sid)
         await usable(kit, link)
 

@@ -16,7 +16,7 @@ from agentao_trio.conformance.kit import Kit, Link
 from agentao_trio.conformance.programmes import Inconclusive, programme
 from agentao_trio.conformance.requirements import Judgement, Level, requirement
 from agentao_trio.conformance.trace import Trace, What
-from agentao_trio.errors import AuthenticationError, ConnectionLost
+from agentao_trio.errors import ConnectionLost
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId
 
 _TOKENS = "PROTOCOL section 2, authentication"
@@ -28,13 +28,10 @@ _TLS = "PROTOCOL section 1; RFC 9001 section 4.4"
 async def shown(kit: Kit, name: str, token: str | None) -> AsyncIterator[Link | None]:
     """A connection on which this token was shown; None where the gateway closed it for that."""
     async with kit.link(name, subscribe=False, present_token=False) as link:
-        try:
+        with contextlib.suppress(ConnectionLost, trio.BrokenResourceError):
             if token is not None:
                 await kit.profile.present_text(link.connection, token)
-        except (AuthenticationError, ConnectionLost, trio.BrokenResourceError):
-            yield None
-        else:
-            yield link
+        yield None if link.connection.is_over else link
 
 
 async def _try_to_dial(kit: Kit, link: Link | None, mark: str) -> None:

@@ -220,6 +220,7 @@ def _too_long(trace: Trace, say: Judgement) -> None:
 @programme("FRM-04", roles="answer", hostile=True, faults="waits_for_4_gib")
 async def _claim_four_gib(kit: Kit) -> None:
     async with kit.link() as link:
+        kit.mark("provoked", by="a length of 4 GiB")
         stream = await link.open_uni()
         refused = False
         with trio.move_on_after(3):
@@ -231,7 +232,6 @@ async def _claim_four_gib(kit: Kit) -> None:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 refused = True
         kit.mark("claimed 4 GiB", refused=refused)
-        kit.mark("provoked", by="a length of 4 GiB")
         await usable(kit, link)
 
 
@@ -252,6 +252,7 @@ def _short(trace: Trace, say: Judgement) -> None:
 async def _short_lengths(kit: Kit, length: int) -> None:
     async with kit.link() as link:
         call_sid = await link.answered("loopback")
+        kit.mark("provoked", by=f"a frame of length {length}")
         bad = await link.open_uni()
         await link.send(struct.pack("<I", length) + bytes(length), stream=bad)
         bad.finish()
@@ -262,7 +263,6 @@ async def _short_lengths(kit: Kit, length: int) -> None:
                 await trio.sleep(0.05)
         await heard_all(kit, call_sid, 3)
         kit.mark("said", call_sid=call_sid, payloads=hexed(packets))
-        kit.mark("provoked", by=f"a frame of length {length}")
         await link.terminate(call_sid)
         await usable(kit, link)
 
@@ -275,9 +275,9 @@ def _unknown_method(trace: Trace, say: Judgement) -> None:
 @programme("FRM-06", roles="answer", hostile=True, faults="unknown_method_closes_connection")
 async def _send_an_unknown_method(kit: Kit) -> None:
     async with kit.link() as link:
+        kit.mark("provoked", by="a method id that does not exist")
         await link.send(encode_frame(123_456_789, b"\0\0\0\0\0\0"))
         await link.exchange(encode_request(123_456_789, b"\0\0\0\0\0\0"), 123_456_789, patience=2)
-        kit.mark("provoked", by="a method id that does not exist")
         await usable(kit, link)
 
 
@@ -290,6 +290,7 @@ def _cut_short(trace: Trace, say: Judgement) -> None:
 async def _end_in_mid_frame(kit: Kit) -> None:
     async with kit.link() as link:
         whole = frames_of("nobody", payloads(1))[0]
+        kit.mark("provoked", by="streams that end in the middle of a frame")
         for how in ("fin", "reset"):
             stream = await link.open_uni()
             await link.send(whole[: len(whole) // 2], stream=stream)
@@ -297,7 +298,6 @@ async def _end_in_mid_frame(kit: Kit) -> None:
                 stream.finish()
             else:
                 stream.reset(0)
-        kit.mark("provoked", by="streams that end in the middle of a frame")
         await trio.sleep(0.2)
         await usable(kit, link)
 

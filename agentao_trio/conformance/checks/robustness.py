@@ -17,6 +17,7 @@ from agentao_trio.conformance.kit import Kit, Link
 from agentao_trio.conformance.programmes import Inconclusive, Unsupported, programme
 from agentao_trio.conformance.requirements import Judgement, Level, requirement
 from agentao_trio.conformance.trace import Trace, What
+from agentao_trio.errors import ConnectionLost
 
 _FLOW = "RFC 9000 section 4; PROTOCOL section 1"
 _ROBUST = "PROTOCOL section 4.3"
@@ -46,12 +47,15 @@ def _few_streams(trace: Trace, say: Judgement) -> None:
 async def _allow_few_streams(kit: Kit) -> None:
     few = attrs.evolve(kit.profile.transport, max_inbound_streams=4)
     async with kit.link(settings=few) as link:
-        calls = []
-        for _ in range(8):
-            call_sid = await link.answered()
-            calls.append(call_sid)
-            await link.terminate(call_sid)
-        kit.mark("all of them", calls=calls)
+        calls: list[str] = []
+        try:
+            for _ in range(8):
+                calls.append(await link.dial(wait=False))
+                if await link.until(ANSWER, calls[-1]) is None:
+                    break
+                await link.terminate(calls[-1])
+        finally:
+            kit.mark("all of them", calls=calls)
 
 
 @requirement("FLW-02", Level.SHOULD, "Audio that nobody reads does not hold up events", source=_FLOW)
@@ -66,7 +70,7 @@ def _unread_audio(trace: Trace, say: Judgement) -> None:
         )
 
 
-@programme("FLW-02", roles="loopback", disturbs=True, faults="unread_audio_blocks_events")
+@programme("FLW-02", roles="loopback", prefers="audio_apart", disturbs=True, faults="unread_audio_blocks_events")
 async def _do_not_read_audio(kit: Kit) -> None:
     small = attrs.evolve(kit.profile.transport, max_stream_data=16_384)
     async with kit.link(settings=small) as link:
@@ -146,10 +150,13 @@ def _idle_timeout(trace: Trace, say: Judgement) -> None:
 async def _be_quiet(kit: Kit) -> None:
     # No PING of ours keeps it alive: what is tested is the peer's patience.
     quiet = attrs.evolve(kit.profile.transport, ping_interval=100.0, dead_after=100.0, idle_timeout=120.0)
+    alive = False
     async with kit.link(settings=quiet) as link:
         await trio.sleep(28)
-        reply = await link.ask(messages.GetIncomingCallsRequest(trunk_id=kit.profile.trunk))
-        kit.mark("quiet", seconds=28, alive=reply is not None or not link.connection.is_over)
+        with contextlib.suppress(ConnectionLost, trio.BrokenResourceError):
+            await link.ask(messages.GetIncomingCallsRequest(trunk_id=kit.profile.trunk))
+            alive = not link.connection.is_over
+        kit.mark("quiet", seconds=28, alive=alive)
 
 
 @requirement("FLW-06", Level.SHOULD, "A change of the client's port is survived", source="RFC 9000 section 9")
@@ -161,9 +168,9 @@ def _rebound(trace: Trace, say: Judgement) -> None:
 async def _change_the_port(kit: Kit) -> None:
     async with kit.link() as link:
         await link.ask(messages.GetIncomingCallsRequest(trunk_id=kit.profile.trunk))
+        kit.mark("provoked", by="a change of the source port")
         await kit.rebind(link)
         await link.ask(messages.GetIncomingCallsRequest(trunk_id=kit.profile.trunk))
-        kit.mark("provoked", by="a change of the source port")
         await usable(kit, link)
 
 
@@ -186,6 +193,7 @@ async def _send_noise(kit: Kit, streams: list[Any]) -> None:
     async with kit.link("A") as link:
         call_sid = await link.answered("loopback")
         packets = payloads(10)
+        kit.mark("provoked", by="streams of random bytes on another connection")
         async with kit.link("B", subscribe=False) as noisy, trio.open_nursery() as nursery:
 
             async def say() -> None:
@@ -203,7 +211,6 @@ async def _send_noise(kit: Kit, streams: list[Any]) -> None:
                         stream.finish()
         await heard_all(kit, call_sid, len(packets))
         kit.mark("said", call_sid=call_sid, payloads=hexed(packets))
-        kit.mark("provoked", by="streams of random bytes on another connection")
         await link.terminate(call_sid)
         await usable(kit, link)
 
@@ -245,7 +252,10 @@ async def _load(kit: Kit) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(load)
-            after = await _questions(link, 20)
+            with trio.move_on_after(3) as patience:
+                after = await _questions(link, 20)
+            if patience.cancelled_caught:
+                after = [3.0] * 20
             nursery.cancel_scope.cancel()
         place = int(0.95 * 19)
         kit.mark("loaded", before_ms=1000 * before[place], after_ms=1000 * after[place])
@@ -255,8 +265,8 @@ async def _load(kit: Kit) -> None:
 def _lossy_handshake(trace: Trace, say: Judgement) -> None:
     for mark in trace.marks("handshakes"):
         say.expect(
-            mark.facts["good"] >= 2,
-            expected="two of three handshakes within 10 s",
+            mark.facts["good"] >= mark.facts["tried"] - 1,
+            expected=f"all but one of {mark.facts['tried']} handshakes within 10 s",
             seen=f"{mark.facts['good']}",
         )
 
@@ -264,12 +274,18 @@ def _lossy_handshake(trace: Trace, say: Judgement) -> None:
 @programme("ROB-03", disturbs=True, timing=True, faults="handshake_never_repeated")
 async def _lose_every_fifth(kit: Kit) -> None:
     good = 0
-    for number in range(3):
+
+    async def shake_hands(name: str) -> None:
+        nonlocal good
         with contextlib.suppress(Inconclusive):
-            async with kit.link(f"A{number}", subscribe=False, loss=0.2) as link:
+            async with kit.link(name, subscribe=False, loss=0.2) as link:
                 link.wire.loss = 0.0
                 good += 1
-    kit.mark("handshakes", good=good)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(shake_hands, f"A{number}")
+    kit.mark("handshakes", good=good, tried=10)
 
 
 @requirement("ROB-04", Level.MUST, "Swapped and doubled datagrams change nothing", source="RFC 9000 section 2.2")
@@ -314,7 +330,12 @@ async def _vanish(kit: Kit) -> None:
     for number in range(10):
         async with kit.link(f"V{number}", subscribe=False) as link:
             link.wire.deaf = link.wire.mute = True
-    async with kit.link("A") as link:
-        call_sid = await link.answered()
-        await link.terminate(call_sid)
-        kit.mark("vanished", served=HANGUP in kit.trace.event_types(call_sid))
+    await trio.sleep(35)
+    served = False
+    try:
+        async with kit.link("A") as link:
+            call_sid = await link.answered()
+            await link.terminate(call_sid)
+            served = HANGUP in kit.trace.event_types(call_sid)
+    finally:
+        kit.mark("vanished", served=served)

@@ -116,6 +116,7 @@ def _lies(trace: Trace, say: Judgement) -> None:
 @programme("SER-03", roles="answer", hostile=True, calls=6, faults="payload_size_ignored string_length_unchecked")
 async def _lie_about_sizes(kit: Kit) -> None:
     async with kit.link() as link:
+        kit.mark("provoked", by="envelopes that lie about their size")
         for lie in ("a negative size", "a size beyond its end", "a negative string length", "a string beyond its end"):
             call_sid = kit.new_sid()
             payload = _originate(kit, call_sid)[6:]
@@ -128,7 +129,6 @@ async def _lie_about_sizes(kit: Kit) -> None:
             await link.exchange(encode_request(MethodId.Originate, body), MethodId.Originate, patience=2)
             await trio.sleep(0.4)
             kit.mark("lied", call_sid=call_sid, lie=lie)
-        kit.mark("provoked", by="envelopes that lie about their size")
         await usable(kit, link)
 
 
@@ -208,10 +208,10 @@ def _no_utf8(trace: Trace, say: Judgement) -> None:
 async def _send_bytes_as_text(kit: Kit) -> None:
     async with kit.link() as link:
         odd = b"\xff\xfe\xc3(".decode(errors="surrogateescape")
+        kit.mark("provoked", by="strings that are no UTF-8")
         await link.terminate(odd, wait=False)
         await link.ask(messages.GetIncomingCallsRequest(trunk_id=odd))
         await _place(kit, link, _originate(kit, kit.new_sid(), call_from=odd), kit.new_sid(), "odd caller")
-        kit.mark("provoked", by="strings that are no UTF-8")
         await usable(kit, link)
 
 
@@ -236,10 +236,10 @@ def _undefined_values(trace: Trace, say: Judgement) -> None:
 async def _send_an_undefined_action(kit: Kit) -> None:
     async with kit.link() as link:
         call_sid = await link.answered()
+        kit.mark("provoked", by="an undefined dialplan action")
         await link.ask(messages.ExecuteDialplanRequest(call_sid=call_sid, action=99))
         kit.mark("undefined action")
         await link.terminate(call_sid)
-        kit.mark("provoked", by="an undefined dialplan action")
         await usable(kit, link)
 
 
