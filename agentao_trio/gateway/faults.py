@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from agentao_trio.gateway import fault_audio, fault_events, fault_more, fault_paths, fault_requests
+from agentao_trio.gateway import fault_audio, fault_events, fault_more, fault_paths, fault_requests, fault_rest
 from agentao_trio.gateway.fault import FAULTS, Dice, Fault, Faults
 from agentao_trio.gateway.fuzz import Fuzz
 
 __all__ = ["FAULTS", "chosen", "describe"]
 
 #: Importing these registers what they define.
-MODULES = (fault_events, fault_audio, fault_requests, fault_paths, fault_more)
+MODULES = (fault_events, fault_audio, fault_requests, fault_paths, fault_more, fault_rest)
 
 
 def describe(name: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +39,7 @@ from agentao_trio.gateway.fault import Fault
 from agentao_trio.gateway.inbound import Inbound, Notification
 from agentao_trio.gateway.leg import Dice, Handset
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.legible import quoted
 from agentao_trio.messages import DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
@@ -78,19 +78,6 @@ _CAUSE_OF_REFUSAL: Mapping[int, int] = MappingProxyType(
     }
 )
 _OTHER_REFUSAL = 41  # temporary failure
-
-
-class Silence(Enum):
-    """What a client gets instead of a reply."""
-
-    #: The end of the stream, without a byte.
-    NOTHING = auto()
-    #: A reset stream: the request is refused, and its reply has no place for an error.
-    RESET = auto()
-    #: The same for want of a good token.
-    UNAUTHORIZED = auto()
-    #: Nothing at all, for as long as the stream may stay open.
-    WITHHELD = auto()
 
 
 class BucketAction:
