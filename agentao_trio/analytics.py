@@ -23,7 +23,7 @@ import attrs
 
 from agentao_trio.causes import q850_name
 from agentao_trio.records import Record, RecordKind
-from agentao_trio.summaries import CallSummary
+from agentao_trio.summaries import ELSEWHERE, CallSummary
 
 __all__ = ["Analysis", "Distribution", "Figures", "Spread", "ToolFigures", "TrunkFigures"]
 
@@ -255,6 +255,8 @@ class Analysis:
             self._finished(call)
 
     def _finished(self, call: CallSummary) -> None:
+        if call.status == ELSEWHERE:
+            return
         self._counts["finished"] += 1
         self._counts[call.direction or "unknown"] += 1
         answered = call.answered_at is not None

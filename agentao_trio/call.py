@@ -105,6 +105,7 @@ class ActiveCall(CallAudio, CallControl):
         self._held = False
         self._muted = False
         self._muted_on_wire = False
+        self._released = False
         self._leg: ActiveCall | None = None
         self._codec = codec
         self._uplink = Uplink(call_sid, port.clock, port.open_uplink)

@@ -78,6 +78,7 @@ class CallControl(abc.ABC):
     trunk_id: str
     _muted: bool
     _muted_on_wire: bool
+    _released: bool
     #: The second leg of a conference, while there is one.
     _leg: Self | None
 
@@ -288,6 +289,20 @@ class CallControl(abc.ABC):
             leg._leave()
             self._leave()
             await trio.lowlevel.checkpoint()
+
+    def release(self) -> None:
+        """Leave the call to others: it is neither answered nor hung up, and DISCONNECTED as far as we are concerned.
+
+        For a call that came in and is another worker's. Harmless when the call is over.
+        """
+        if not self._over.is_set():
+            self._released = True
+            self._leave()
+
+    @property
+    def released(self) -> bool:
+        """Whether this call was left to others, see :meth:`release`."""
+        return self._released
 
     async def disconnect(self) -> None:
         """End the call for everybody: this one and, in a conference, the second leg."""

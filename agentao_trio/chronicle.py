@@ -142,7 +142,7 @@ def quality(call: Any, *, final: bool = False) -> dict[str, Any]:
 
 def over(call: Any, failure: Exception | None) -> dict[str, Any]:
     """The data of the record that a call has ended, confirmed by the gateway or for the reason of ``failure``."""
-    data: dict[str, Any] = {"phase": "over", "how": _how(failure)}
+    data: dict[str, Any] = {"phase": "over", "how": "released" if call.released else _how(failure)}
     if failure is not None:
         data["error"] = legible(str(failure))
     return {**data, "statistics": plain(call.statistics())}

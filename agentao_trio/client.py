@@ -16,6 +16,7 @@ import inspect
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal
 
@@ -33,6 +34,9 @@ __all__ = ["AgenTaoClient", "serve"]
 log = logging.getLogger("agentao_trio.client")
 
 CallHandler = Callable[[ActiveCall], Awaitable[Any]]
+#: Asked whether a call that comes in is ours to take, with the call and whether there is room for another: it may wait.
+#: The claim holds for as long as its block runs. One is :meth:`agentao_trio.fleet.Fleet.claim`.
+Claim = Callable[[ActiveCall, Callable[[], bool]], AbstractAsyncContextManager[bool]]
 
 
 async def serve(
@@ -41,6 +45,7 @@ async def serve(
     *,
     max_calls: int | None = None,
     drain: float = 0.0,
+    claim: Claim | None = None,
     task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     **options: Any,
 ) -> None:
@@ -49,9 +54,10 @@ async def serve(
     ``endpoint`` is ``quic://HOST:PORT`` or a :class:`ClientConfig`, whose options give way to those given besides. A
     call is hung up when its handler returns. A handler that raises is logged, and only its call ends; with
     ``handler_errors="raise"`` it ends this function. At most ``max_calls`` calls run at a time, further ones are
-    refused. ``options`` are those of :func:`open_session`, whose errors are raised. ``task_status`` hands out the
-    session once it is up. Runs until cancelled; the calls in progress then have ``drain`` seconds to finish before they
-    are hung up.
+    refused. With a ``claim``, such as that of a :class:`~agentao_trio.fleet.Fleet`, workers share the calls: one that
+    is not ours, or beyond ``max_calls``, is left to others. ``options`` are those of :func:`open_session`, whose errors
+    are raised. ``task_status`` hands out the session once it is up. Runs until cancelled; the calls in progress then
+    have ``drain`` seconds to finish before they are hung up.
     """
 
     async def hold(session: Session, call: ActiveCall) -> None:
@@ -62,7 +68,7 @@ async def serve(
     address, options = _resolved(endpoint, options)
     async with open_session(address, **options) as session:
         task_status.started(session)
-        await _take_calls(session, functools.partial(hold, session), max_calls=max_calls, drain=drain)
+        await _take_calls(session, functools.partial(hold, session), max_calls=max_calls, drain=drain, claim=claim)
 
 
 def _resolved(endpoint: str | ClientConfig, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -72,10 +78,15 @@ def _resolved(endpoint: str | ClientConfig, options: dict[str, Any]) -> tuple[st
     return endpoint, options
 
 
-async def _take_calls(session: Session, hold: CallHandler, *, max_calls: int | None, drain: float) -> None:
+async def _take_calls(
+    session: Session, hold: CallHandler, *, max_calls: int | None, drain: float, claim: Claim | None
+) -> None:
     """Run ``hold(call)`` for each incoming call until cancelled; then drain."""
     held: set[str] = set()
     released = trio.lowlevel.ParkingLot()
+
+    def has_room() -> bool:
+        return max_calls is None or len(held) < max_calls
 
     async def run(call: ActiveCall) -> None:
         try:
@@ -84,9 +95,19 @@ async def _take_calls(session: Session, hold: CallHandler, *, max_calls: int | N
             held.discard(call.call_sid)
             released.unpark_all()
 
+    async def run_if_ours(claim: Claim, call: ActiveCall) -> None:
+        async with claim(call, has_room) as ours:
+            if ours:
+                held.add(call.call_sid)
+                await run(call)
+        if not ours:
+            call.release()
+
     try:
         async for call in session.incoming():
-            if max_calls is not None and len(held) >= max_calls:
+            if claim is not None:
+                session.start(functools.partial(run_if_ours, claim, call))
+            elif not has_room():
                 log.warning("call %s is refused: %d calls are in progress already", call.call_sid, len(held))
                 session.start(functools.partial(_refuse, call))
             else:
@@ -94,6 +115,10 @@ async def _take_calls(session: Session, hold: CallHandler, *, max_calls: int | N
                 session.start(functools.partial(run, call))
     finally:
         deadline = trio.current_time() + drain
+        if claim is not None:  # what we have not taken, another may be talking to
+            for call in list(session.calls.values()):
+                if call.direction == "inbound" and call.call_sid not in held:
+                    call.release()
         with trio.CancelScope(shield=True):
             await session.drain(drain)
         with trio.CancelScope(shield=True, deadline=deadline):
@@ -110,9 +135,10 @@ class AgenTaoClient:
     """Takes calls, and calls the functions registered for them.
 
     ``endpoint`` is ``quic://HOST:PORT`` or a :class:`ClientConfig`, whose options give way to those given besides;
-    ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress at a time, further ones are refused.
-    On SIGTERM, and when the client is left, calls in progress have ``drain`` seconds to finish. ``handler_errors`` and
-    ``options`` are those of :func:`open_session`.
+    ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress at a time, further ones are refused;
+    with a ``claim`` workers share the calls, and further ones are left to others, see :func:`serve`. On SIGTERM, and
+    when the client is left, calls in progress have ``drain`` seconds to finish. ``handler_errors`` and ``options`` are
+    those of :func:`open_session`.
 
     Use it as an async context manager, or through :meth:`run_forever`, or :meth:`connect` and :meth:`disconnect`.
     """
@@ -124,12 +150,14 @@ class AgenTaoClient:
         trunks: Collection[str] = (),
         max_calls: int | None = None,
         drain: float = 10.0,
+        claim: Claim | None = None,
         handler_errors: Literal["log", "raise"] = "log",
         **options: Any,
     ) -> None:
         self._endpoint, options = _resolved(endpoint, options)
         self._max_calls = max_calls
         self._drain = drain
+        self._claim = claim
         self._options = {"trunks": trunks, "handler_errors": handler_errors, **options}
         self._handlers: list[tuple[Callable[..., Any], bool, bool]] = []
         self._session: Session | None = None
@@ -227,4 +255,4 @@ class AgenTaoClient:
                 with contextlib.suppress(CallError, ConnectionLost):
                     await call.wait_ended()
 
-        await _take_calls(session, hold, max_calls=self._max_calls, drain=self._drain)
+        await _take_calls(session, hold, max_calls=self._max_calls, drain=self._drain, claim=self._claim)

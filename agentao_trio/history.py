@@ -23,9 +23,12 @@ import attrs
 
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.store import StoreError, connect, from_row
-from agentao_trio.summaries import CallSummary
+from agentao_trio.summaries import ELSEWHERE, CallSummary
 
 __all__ = ["CallFilter", "History", "open_history"]
+
+#: The latest call of a sid; of several workers' that were told of it, the one of who took it.
+_OURS = "SELECT run, call_sid FROM calls WHERE call_sid = ? ORDER BY status = ?, began_at DESC LIMIT 1"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +43,7 @@ class CallFilter:
     #: ITU-T Q.850.
     cause: int | None = None
     trunk: str | None = None
-    #: completed, busy, no-answer …: :attr:`CallSummary.status`.
+    #: completed, busy, no-answer …: :attr:`CallSummary.status`. Calls that are elsewhere have to be asked for by it.
     status: str | None = None
 
     def _where(self) -> tuple[str, list[Any]]:
@@ -53,10 +56,13 @@ class CallFilter:
         }
         given = {condition: value for condition, value in conditions.items() if value is not None}
         where, arguments = list(given), list(given.values())
+        if self.status is None:
+            where.append("status != ?")
+            arguments.append(ELSEWHERE)
         if self.number is not None:
             where.append("(instr(caller, ?) OR instr(callee, ?))")
             arguments += [self.number, self.number]
-        return " AND ".join(where) or "TRUE", arguments
+        return " AND ".join(where), arguments
 
 
 class History:
@@ -78,16 +84,17 @@ class History:
 
     def call(self, call_sid: str) -> CallSummary | None:
         """The latest call of that sid, or of the only one that begins so; None where there is none or several do."""
-        rows = list(
-            self._rows(
-                "SELECT summary, call_sid FROM calls WHERE call_sid = ?1 OR substr(call_sid, 1, length(?1)) = ?1 "
-                "ORDER BY call_sid = ?1 DESC, began_at DESC LIMIT 2",
-                [call_sid],
-            )
+        found = self._rows(
+            "SELECT DISTINCT call_sid FROM calls WHERE call_sid = ?1 OR substr(call_sid, 1, length(?1)) = ?1 "
+            "ORDER BY call_sid = ?1 DESC LIMIT 2",
+            [call_sid],
         )
-        exact = [row for row in rows if row[1] == call_sid]
-        chosen = exact[:1] or (rows if len(rows) == 1 else [])
-        return CallSummary(**json.loads(chosen[0][0])) if chosen else None
+        sids = [sid for (sid,) in found]
+        if not sids or (len(sids) > 1 and sids[0] != call_sid):
+            return None
+        query = f"SELECT summary FROM calls WHERE (run, call_sid) = ({_OURS})"  # noqa: S608
+        [(summary,)] = self._rows(query, [sids[0], ELSEWHERE])
+        return CallSummary(**json.loads(summary))
 
     def records(
         self,
@@ -116,8 +123,8 @@ class History:
         where = ["(run, number) > (?, ?)"]
         arguments: list[Any] = [*after]
         if call_sid is not None:
-            where.append("call_sid = ?")
-            arguments.append(call_sid)
+            where.append(f"(run, call_sid) = ({_OURS})")
+            arguments += [call_sid, ELSEWHERE]
         if which is not None and which != CallFilter():
             condition, values = which._where()
             where.append(f"(run, call_sid) IN (SELECT run, call_sid FROM calls WHERE {condition})")  # noqa: S608

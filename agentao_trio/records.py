@@ -10,8 +10,9 @@ What ``data`` holds, by kind. Keys are absent where nothing is known; a name tel
 ========================  ==============================================================================================
 session                   state (connected, reconnecting, closed), client_id, reason
 call                      phase began: direction (outbound, inbound), caller, callee, trunk_id, traceparent;
-                          phase renamed: call_sid_before; phase over: how (hangup, refused, lost, overrun, left),
-                          error, statistics (:class:`~agentao_trio.statistics.CallStatistics`)
+                          phase renamed: call_sid_before; phase over: how (hangup, refused, lost, overrun, left,
+                          released: to another worker), error,
+                          statistics (:class:`~agentao_trio.statistics.CallStatistics`)
 event                     verdict, event (:class:`~agentao_trio.messages.CallEvent`)
 command                   command (a number that pairs two records), method, phase sent: request; phase answered,
                           refused, timed_out, failed or abandoned: seconds, error, code

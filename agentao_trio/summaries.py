@@ -9,7 +9,10 @@ import attrs
 
 from agentao_trio.records import Record, RecordKind
 
-__all__ = ["CallSummary", "summarised"]
+__all__ = ["ELSEWHERE", "CallSummary", "summarised"]
+
+#: The status of a call that was left to another worker. It is in that one's history.
+ELSEWHERE = "elsewhere"
 
 #: Events whose verdict is one of these say nothing new.
 _REPEATED = frozenset({"duplicate", "violation"})
@@ -24,7 +27,8 @@ class CallSummary:
     caller: str = ""
     callee: str = ""
     trunk_id: str = ""
-    #: initiated, ringing, in-progress, on-hold, completed, busy, no-answer, canceled, failed or lost.
+    #: initiated, ringing, in-progress, on-hold, completed, busy, no-answer, canceled, failed or lost; elsewhere, for a
+    #: call that came in and was left to another worker.
     status: str = "initiated"
     began_at: float | None = None
     answered_at: float | None = None
@@ -60,6 +64,8 @@ class CallSummary:
         """Take in the next of this call's records."""
         self.records += 1
         self.call_sid = record.call_sid
+        if self.status == ELSEWHERE:
+            return  # the gateway tells everybody how it goes on, but it is not our call
         if self.began_at is None:
             self.began_at = record.at
         match record.kind:
@@ -97,8 +103,10 @@ class CallSummary:
                 self.trunk_id = data.get("trunk_id", "") or self.trunk_id
             case "over":
                 self.ended_at = self.ended_at or record.at
-                if self.q850_cause is None:
-                    how = data.get("how")
+                how = data.get("how")
+                if how == "released":
+                    self.status, self.answered_at, self.q850_cause = ELSEWHERE, None, None
+                elif self.q850_cause is None:
                     self.status = {"lost": "lost", "left": "canceled"}.get(str(how), "failed")
 
     def _event(self, record: Record) -> None:
