@@ -1,7 +1,8 @@
 """Deltas put together, each where it belongs: by response, item and part.
 
-Pieces are kept in lists and joined when they are asked for. What a server says at the end (``….done``) replaces what
-its deltas came to; whether the two differ is counted. Audio is counted in bytes, not kept: playing it is for others.
+Pieces are kept in lists and joined when they are asked for, so that each costs the same however many there are. What a
+server says at the end (``….done``) replaces what its deltas came to; whether the two differ is counted. Audio is
+counted in bytes, not kept: playing it is for others.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ _DELTAS = (
 
 @attrs.frozen(kw_only=True)
 class Accumulated:
-    """What has come of one part: words and bytes of audio. ``complete``: no more words will come."""
+    """What has come of one part. ``complete``: no more words will come."""
 
     key: PartKey
-    text: str
+    #: Characters of its words so far, and bytes of its audio.
+    characters: int
     audio_bytes: int
     complete: bool
 
@@ -58,6 +60,8 @@ class AccumulatorStatistics:
     bytes_dropped: int
     #: Deltas after the end of their part; they were left out.
     late: int
+    #: Parts that were forgotten before their response was over, the oldest first, because there were too many.
+    parts_dropped: int
     #: Parts whose last word differs from what their deltas came to.
     differing: int
 
@@ -66,18 +70,19 @@ class AccumulatorStatistics:
 class _Part:
     pieces: list[str] = attrs.Factory(list)
     size: int = 0
+    characters: int = 0
     audio_bytes: int = 0
     complete: bool = False
     cut: bool = False
 
 
 class Accumulators:
-    """The parts of all responses that are under way. ``most_bytes`` bounds the words held, in UTF-8."""
+    """The parts of all responses under way. Bounded by the words held, in bytes of UTF-8, and by their number."""
 
-    def __init__(self, *, most_bytes: int = 1 << 20) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, *, most_bytes: int = 1 << 20, most_parts: int = 4096) -> None:
+        self._most_bytes, self._most_parts = most_bytes, most_parts
         self._parts: dict[PartKey, _Part] = {}
-        self._held = self._dropped = self._late = self._differing = 0
+        self._held = self._dropped = self._late = self._differing = self._parts_dropped = 0
 
     def apply(self, event: ServerEvent) -> Accumulated | None:
         """Take an event in; what its part has come to, or None for an event that adds nothing."""
@@ -91,7 +96,7 @@ class Accumulators:
             return self._delta(key, event.delta)
         match event:
             case ResponseOutputAudioDelta(delta=delta):
-                part = self._parts.setdefault(key, _Part())
+                part = self._part(key)
                 part.audio_bytes += len(delta) * 3 // 4 - delta[-2:].count("=")
             case ResponseOutputTextDone(text=text) | ResponseOutputAudioTranscriptDone(transcript=text):
                 return self._done(key, text)
@@ -106,8 +111,16 @@ class Accumulators:
         part = self._parts.get(key)
         if part is None:
             return None
-        part.pieces = ["".join(part.pieces)]
-        return Accumulated(key=key, text=part.pieces[0], audio_bytes=part.audio_bytes, complete=part.complete)
+        return Accumulated(key=key, characters=part.characters, audio_bytes=part.audio_bytes, complete=part.complete)
+
+    def text(self, key: PartKey) -> str | None:
+        """The words of one part so far; None for a part that is not held."""
+        part = self._parts.get(key)
+        if part is None:
+            return None
+        if len(part.pieces) != 1:
+            part.pieces = ["".join(part.pieces)]
+        return part.pieces[0]
 
     def forget(self, response_id: str) -> None:
         """A response is over; its parts make room."""
@@ -121,11 +134,21 @@ class Accumulators:
             bytes_held=self._held,
             bytes_dropped=self._dropped,
             late=self._late,
+            parts_dropped=self._parts_dropped,
             differing=self._differing,
         )
 
+    def _part(self, key: PartKey) -> _Part:
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = _Part()
+            if len(self._parts) > self._most_parts:
+                self._held -= self._parts.pop(next(iter(self._parts))).size
+                self._parts_dropped += 1
+        return part
+
     def _delta(self, key: PartKey, delta: str) -> Accumulated | None:
-        part = self._parts.setdefault(key, _Part())
+        part = self._part(key)
         if part.complete:
             self._late += 1
             return None
@@ -133,13 +156,13 @@ class Accumulators:
         return self.part(key)
 
     def _done(self, key: PartKey, text: str) -> Accumulated | None:
-        part = self._parts.setdefault(key, _Part())
+        part = self._part(key)
         if part.complete:
             self._late += 1
             return None
         self._differing += bool(part.pieces) and not part.cut and "".join(part.pieces) != text
         self._held -= part.size
-        part.pieces, part.size, part.complete, part.cut = [], 0, True, False
+        part.pieces, part.size, part.characters, part.complete, part.cut = [], 0, 0, True, False
         self._add(part, text)
         return self.part(key)
 
@@ -151,4 +174,5 @@ class Accumulators:
             return
         part.pieces.append(text)
         part.size += size
+        part.characters += len(text)
         self._held += size

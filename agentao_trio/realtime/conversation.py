@@ -11,11 +11,11 @@ of an item has its words but not its audio, and a transcript may come long after
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from agentao_trio.realtime.accumulators import Accumulators, AccumulatorStatistics
+from agentao_trio.realtime.accumulators import Accumulators, AccumulatorStatistics, PartKey
 from agentao_trio.realtime.protocol import (
     UNSET,
     ContentPart,
@@ -37,6 +37,7 @@ from agentao_trio.realtime.protocol import (
     ResponseCreated,
     ResponseDone,
     ResponseFunctionCallArgumentsDone,
+    ResponseOutputAudioDelta,
     ResponseOutputItemAdded,
     ResponseOutputItemDone,
     ServerEvent,
@@ -57,6 +58,8 @@ __all__ = [
     "TranscriptFailed",
     "TranscriptFinal",
 ]
+
+Remembered = TypeVar("Remembered")
 
 #: Ids that are remembered of deleted items and of responses that are over.
 _REMEMBERED = 4096
@@ -108,13 +111,13 @@ class ItemRemoved(Change):
 
 @attrs.frozen(kw_only=True)
 class TranscriptDelta(Change):
-    """More words of a part; ``text`` is all of them so far."""
+    """More words of a part, behind ``offset`` characters that came before."""
 
     item_id: str
     content_index: int
     role: str
     delta: str
-    text: str
+    offset: int
 
 
 @attrs.frozen(kw_only=True)
@@ -162,6 +165,8 @@ class ConversationStatistics:
     items_dropped: int
     #: Events about items that were deleted, and responses told of again after their end.
     late: int
+    #: Events that came twice, with the same id and the same bytes.
+    duplicates: int
     accumulators: AccumulatorStatistics
 
 
@@ -178,15 +183,23 @@ class Conversation:
         self._responses: dict[str, Response] = {}
         self._accumulators = Accumulators()
         self._sizes: dict[str, int] = {}
-        self._held = self._items_dropped = self._late = 0
+        #: Parts whose words so far are not in their item yet, by item: what kind of words, by part.
+        self._growing: dict[str, dict[PartKey, str]] = {}
+        #: Parts of which all the caller's words are known.
+        self._transcribed: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._held = self._items_dropped = self._late = self._duplicates = 0
 
     @property
     def items(self) -> tuple[ConversationItem, ...]:
         """All items, in their order."""
+        for item_id in tuple(self._growing):
+            self._settle(item_id)
         return tuple(self._items[item_id] for item_id in self._ordered())
 
     def item(self, item_id: str) -> ConversationItem | None:
         """One item."""
+        self._settle(item_id)
         return self._items.get(item_id)
 
     @property
@@ -214,6 +227,7 @@ class Conversation:
             bytes_held=self._held,
             items_dropped=self._items_dropped,
             late=self._late,
+            duplicates=self._duplicates,
             accumulators=self._accumulators.statistics(),
         )
 
@@ -221,6 +235,14 @@ class Conversation:
         """Take an event in, and say what it changed."""
         changes: list[Change] = []
         event = received.event
+        if isinstance(event, ResponseOutputAudioDelta):
+            return ()  # audio is played, not kept
+        if event.event_id:
+            same = (event.event_id, hash(received.raw))
+            if same in self._seen:
+                self._duplicates += 1
+                return ()
+            _remember(self._seen, same)
         match event:
             case ConversationItemAdded(item=item) | ConversationItemDone(item=item):
                 self._upsert(item, changes, after=event.previous_item_id)
@@ -261,7 +283,7 @@ class Conversation:
         if item_id in self._deleted:
             self._late += 1
             return
-        known = self._items.get(item_id)
+        known = self.item(item_id)
         fresh = known or ConversationItem(id=item_id, item=Item(type=item.type))
         fresh = attrs.evolve(
             fresh,
@@ -320,6 +342,7 @@ class Conversation:
 
     def _remove(self, item_id: str) -> None:
         del self._items[item_id]
+        self._growing.pop(item_id, None)
         self._held -= self._sizes.pop(item_id)
         self._order = None
         gone = [each for each in self._after if each not in self._items]
@@ -328,7 +351,7 @@ class Conversation:
             self._after = {each: after if of == gone[0] else of for each, of in self._after.items()}
 
     def _truncate(self, event: ConversationItemTruncated, changes: list[Change]) -> None:
-        known = self._items.get(event.item_id)
+        known = self.item(event.item_id)
         if known is None:
             self._late += event.item_id in self._deleted
             return
@@ -360,6 +383,8 @@ class Conversation:
             return
         _remember(self._over, response_id)
         self._responses.pop(response_id, None)
+        for item_id in tuple(self._growing):
+            self._settle(item_id)
         self._accumulators.forget(response_id)
         for item in response.output or ():
             if item.id in self._items:
@@ -380,7 +405,8 @@ class Conversation:
             return
         match event:
             case ResponseContentPartAdded(part=part) | ResponseContentPartDone(part=part):
-                self._put_part(known, event.content_index, part, changes)
+                self._settle(known.id)
+                self._put_part(self._items[known.id], event.content_index, part, changes)
                 return
             case ResponseFunctionCallArgumentsDone():
                 call: dict[str, Any] = {
@@ -396,20 +422,28 @@ class Conversation:
         told = self._accumulators.apply(event)
         if told is None or not isinstance(event, PartEvent):
             return
-        modality = "audio" if "audio" in event.TYPE else "text"
-        delta = getattr(event, "delta", None) if "output_audio.delta" not in event.TYPE else None
+        delta = getattr(event, "delta", None)
         if delta is None and not told.complete:
             return
-        self._say(known, event.content_index, modality, told.text)
+        growing = self._growing.setdefault(known.id, {})
+        growing[told.key] = "audio" if "audio" in event.TYPE else "text"
         at: dict[str, Any] = {
             "item_id": event.item_id,
             "content_index": event.content_index,
             "role": known.item.role or "assistant",
         }
         if delta is not None:
-            changes.append(TranscriptDelta(**at, delta=delta, text=told.text))
-        elif event.TYPE.endswith(("text.done", "transcript.done")):
-            changes.append(TranscriptFinal(**at, text=told.text))
+            changes.append(TranscriptDelta(**at, delta=delta, offset=told.characters - len(delta)))
+        else:
+            self._settle(known.id)
+            changes.append(TranscriptFinal(**at, text=self._accumulators.text(told.key) or ""))
+
+    def _settle(self, item_id: str) -> None:
+        """Put the words that have come into their item. Not done for each of them: that would copy all the others."""
+        for key, modality in self._growing.pop(item_id, {}).items():
+            known, text = self._items.get(item_id), self._accumulators.text(key)
+            if known is not None and text is not None:
+                self._say(known, key[2], modality, text)
 
     def _put_part(self, known: ConversationItem, index: int, part: ContentPart, changes: list[Change]) -> None:
         content = _filled(known.item.content, index)
@@ -450,15 +484,18 @@ class Conversation:
             message = event.error.message or ""
             changes.append(TranscriptFailed(item_id=known.id, content_index=index, message=message))
             return
-        content = known.item.content or ()
-        before = (content[index].transcript if index < len(content) else None) or ""
         at: dict[str, Any] = {"item_id": known.id, "content_index": index, "role": known.item.role or "user"}
         if isinstance(event, ConversationItemInputAudioTranscriptionCompleted):
+            _remember(self._transcribed, (known.id, index))
             self._say(known, index, "audio", event.transcript)
             changes.append(TranscriptFinal(**at, text=event.transcript))
+        elif (known.id, index) in self._transcribed:
+            self._late += 1
         elif event.delta:
+            content = known.item.content or ()
+            before = (content[index].transcript if index < len(content) else None) or ""
             self._say(known, index, "audio", before + event.delta)
-            changes.append(TranscriptDelta(**at, delta=event.delta, text=before + event.delta))
+            changes.append(TranscriptDelta(**at, delta=event.delta, offset=len(before)))
 
 
 # -- merging what is known with what is told ------------------------------------------------------------------------
@@ -512,7 +549,7 @@ def _size(item: Item) -> int:
     return sum(len(each.encode("utf-8", "surrogatepass")) for each in words if each)
 
 
-def _remember(ids: OrderedDict[str, None], each: str) -> None:
+def _remember(ids: OrderedDict[Remembered, None], each: Remembered) -> None:
     ids[each] = None
     if len(ids) > _REMEMBERED:
         ids.popitem(last=False)

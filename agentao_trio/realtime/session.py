@@ -70,6 +70,7 @@ from agentao_trio.realtime.protocol import (
     ResponseCancel,
     ResponseConfig,
     ResponseDone,
+    ResponseOutputAudioDelta,
     ServerEvent,
     SessionConfig,
     SessionCreated,
@@ -475,6 +476,9 @@ class RealtimeSession:
         received = decode_server_event(data)
         event = received.event
         self._counts["events_received"] += 1
+        if isinstance(event, ResponseOutputAudioDelta):
+            self._router.route(event)  # most of what comes; it changes nothing in the books
+            return event
         self._counts["unknown"] += isinstance(event, Unknown)
         self._counts["malformed"] += isinstance(event, Malformed)
         if self._replay.is_answer(event):
