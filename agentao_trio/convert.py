@@ -180,7 +180,7 @@ class FrameConverter:
             self._lost_before = lost_before
             return None
         name = frame.codec if wanted is None else wanted.codec.value
-        return attrs.evolve(frame, payload=payload, codec=name, lost_before=lost_before)
+        return frame._replace(payload=payload, codec=name, lost_before=lost_before)
 
     def finish(self) -> AudioFrame | None:
         """No more frames will come: what the filter still holds, as a frame with the next number, or None."""

@@ -6,8 +6,9 @@ Theory of operation
 gateway streams mix calls, so one slow agent must not hold up the others. Each reader of the call has its own bounded
 memory channel; when it is full the oldest frame goes, and is counted.
 
-*Out.* :meth:`Uplink.send` cuts any chunks into packets and waits for room in a bounded queue. One writer task per call
-(:meth:`Uplink.run`) takes one packet per slot of the packet clock, numbers it and writes it to the call's own stream.
+*Out.* :meth:`Uplink.send` cuts any chunks into packets and waits for room in a bounded queue. In each of the call's
+slots the packet clock calls :meth:`Uplink._on_slot`, which takes one packet, numbers it and writes it to the call's own
+stream. The call's writer task (:meth:`Uplink.run`) sleeps meanwhile: it owns the end of the stream, not its packets.
 The stream is opened at the first packet, and again when the connection beneath the call was replaced: the sequence
 goes on. A packet that cannot go out in its slot (no connection, no stream, too much of the stream still unsent) is
 shed: it spends its sequence number, so that the far end knows that 20 ms are missing, and it is counted.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import attrs
@@ -48,6 +50,10 @@ BACKLOG_AGE, UNSENT_AGE = 0.35, 0.04
 IDLE_SECONDS = 1.0
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
 _FRAME_OVERHEAD = 96
+
+
+#: What the constructor of a NamedTuple does, without the detour.
+_new_audio_frame: Callable[[tuple[bytes, str, int, int, bool]], AudioFrame] = partial(tuple.__new__, AudioFrame)
 
 
 def _packets(seconds: float) -> int:
@@ -158,13 +164,7 @@ class Downlink:
             self.packets_received += 1
             self.bytes_received += len(payload)
             self.jitter.feed(sequence_number, at)
-            heard = AudioFrame(
-                payload=payload,
-                codec=self.codec,
-                sequence_number=sequence_number,
-                lost_before=arrival.lost_before,
-                end_of_stream=end_of_stream,
-            )
+            heard = _new_audio_frame((payload, self.codec, sequence_number, arrival.lost_before, end_of_stream))
             self._frames.publish(heard)
             for tap in self.taps:
                 tap(heard, at)
@@ -271,6 +271,8 @@ class _Backlog:
 class Uplink:
     """What the agent says on one call. One task at a time sends; one writer task runs :meth:`run`.
 
+    A place on the clock is taken with the first packet, and given back after a second without one.
+
     ``open_stream`` gives a new uni stream, or None where there is none to be had just now; it must not wait.
     """
 
@@ -279,7 +281,8 @@ class Uplink:
         self.counters = UplinkCounters()
         self.lateness = Lateness()
         self._clock = clock
-        self._slot: Slot | None = None  # taken with the first packet
+        self._slot: Slot | None = None
+        self._idle_slots = 0
         self._skipped_before = 0
         self._open_stream = open_stream
         self._stream: UplinkStream | None = None
@@ -307,7 +310,8 @@ class Uplink:
         self._sending = False
         self._finishing = False
         self._ended = False
-        # One condition variable for all that can change: room, work, drained, ended.
+        self._said_all = trio.Event()
+        # One condition variable for all that senders wait for: room, drained, ended.
         self._changed = trio.lowlevel.ParkingLot()
 
     @property
@@ -343,11 +347,12 @@ class Uplink:
             packets = deque(self._packetizer.feed(self._speech.feed(data, rate)))
             try:
                 while packets:
-                    await self._wait_while(lambda: len(self._queue) >= self._limit)
+                    while len(self._queue) >= self._limit:
+                        await self._changed.park()
+                        self._raise_if_over()
                     if passage is not None and passage.stopped:
                         return
                     self._enqueue(packets.popleft(), passage)
-                    self._changed.unpark_all()
             finally:
                 self.counters.packets_cleared += len(packets)
         finally:
@@ -369,6 +374,8 @@ class Uplink:
         self._accepted += 1
         if passage is not None:
             passage.queued += 1
+        if self._slot is None:
+            self._join_clock()
 
     async def finish(self) -> None:
         """Send what is queued, then end_of_stream and FIN (PROTOCOL section 11); returns when that is written.
@@ -377,6 +384,8 @@ class Uplink:
         """
         self.flush()
         self._finishing = True
+        if self._slot is None:
+            self._join_clock()
         self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
         while not self._ended:
@@ -429,39 +438,38 @@ class Uplink:
         return cleared
 
     async def run(self) -> None:
-        """The writer task: one packet per slot until finished or cancelled; end_of_stream and FIN go out either way."""
+        """The writer task: waits until all is said, or to be cancelled; end_of_stream and FIN go out either way."""
         try:
-            while True:
-                while not self._queue and not self._finishing:
-                    await self._idle()
-                if self._slot is None:
-                    self._slot = self._clock.join()
-                deadline = await self._slot.wait()
-                if self._queue:
-                    packet, passage = self._queue.popleft()
-                    self._release(packet, passage, deadline)
-                    self.lateness.add(trio.current_time() - deadline)
-                    if len(self._queue) <= self._low or (passage is not None and passage.gone):
-                        self._changed.unpark_all()
-                elif self._finishing:
-                    return
+            await self._said_all.wait()
         finally:
+            self._ended = True
             self._leave_clock()
             self._end_stream()
-            self._ended = True
             while self._marks:
                 self._marks.popleft()._settle(False)
             self._changed.unpark_all()
 
-    async def _idle(self) -> None:
-        """Wait for a change; after a while the place on the clock goes back, so that a silent call costs no ticks."""
-        if self._slot is None:
-            await self._changed.park()
-            return
-        with trio.move_on_after(IDLE_SECONDS) as patience:
-            await self._changed.park()
-        if patience.cancelled_caught:
+    def _on_slot(self, deadline: float) -> None:
+        """It is this call's turn to write a packet."""
+        if self._queue:
+            self._idle_slots = 0
+            packet, passage = self._queue.popleft()
+            self._release(packet, passage, deadline)
+            self.lateness.add(trio.current_time() - deadline)
+            if self._changed and (len(self._queue) <= self._low or (passage is not None and passage.gone)):
+                self._changed.unpark_all()
+        elif self._finishing:
             self._leave_clock()
+            self._said_all.set()
+        else:
+            self._idle_slots += 1
+            if self._idle_slots >= _packets(IDLE_SECONDS):
+                self._leave_clock()  # a silent call costs no ticks
+
+    def _join_clock(self) -> None:
+        if not self._ended:
+            self._slot = self._clock.join(self._on_slot)
+            self._idle_slots = 0
 
     def _leave_clock(self) -> None:
         if self._slot is not None:
@@ -476,16 +484,18 @@ class Uplink:
     def _release(self, payload: bytes, passage: Passage | None, deadline: float) -> None:
         """It is this packet's turn."""
         assert self._codec is not None  # packets come from a codec
-        sent = [outlet._write_packet(payload, self._codec) for outlet in self.outlets]
-        was_sent = any(sent)
+        was_sent = False
+        for outlet in self.outlets:
+            was_sent |= outlet._write_packet(payload, self._codec)
         if was_sent:
             for tap in self.taps:
                 tap(payload, self._codec, deadline)
-        self.counters.packets_cleared += not sent  # said to nobody, on purpose
+        self.counters.packets_cleared += not self.outlets  # said to nobody, on purpose
         if passage is not None:
             passage.sent += was_sent
             passage.dropped += not was_sent
-        self._settle_marks()
+        if self._marks:
+            self._settle_marks()
 
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence, self._sequence = self._sequence, self._sequence + 1
@@ -532,11 +542,6 @@ class Uplink:
         if template is None or template.call_sid != self.call_sid or template.codec != codec:
             template = self._template = FrameTemplate(self.call_sid, codec.value)
         return template.frame(payload, sequence, end_of_stream=end_of_stream)
-
-    async def _wait_while(self, condition: Callable[[], bool]) -> None:
-        while condition():
-            await self._changed.park()
-            self._raise_if_over()
 
     def _raise_if_over(self) -> None:
         if self._ended or self._finishing:

@@ -6,9 +6,10 @@ A voice packet is due every 20 ms (PROTOCOL section 11). One timer per call woul
 a second and flush the QUIC engine as often. Instead a single task walks a grid of deadlines, ``period / phases`` apart,
 counted from one absolute origin. Each member belongs to one phase; at a deadline the clock
 
-1. wakes every member of the phase,
-2. lets all of them run (a member writes its packet without awaiting), and
-3. flushes once.
+1. calls every member of the phase, which writes its packet there and then, and
+2. flushes once.
+
+Members are functions and not tasks: to wake a task costs as much as to write a packet.
 
 Deadlines are computed from the origin and never from "now", so nothing drifts. A tick that is late by less than a
 period still releases its members, which then meet their next deadline on time. What lies further back is skipped and
@@ -62,50 +63,26 @@ class ClockStatistics:
 
 
 class Slot:
-    """A member's place in one phase of the clock. Made by :meth:`PacketClock.join`; one task at a time waits on it."""
+    """A member's place in one phase of the clock. Made by :meth:`PacketClock.join`."""
 
-    __slots__ = ("_members", "_released_for", "_task", "skipped")
+    __slots__ = ("_members", "_on_slot", "skipped")
 
-    def __init__(self, members: dict[Slot, None]) -> None:
+    def __init__(self, members: dict[Slot, None], on_slot: Callable[[float], None]) -> None:
         self._members = members
-        self._task: trio.lowlevel.Task | None = None
-        self._released_for = 0.0
+        self._on_slot = on_slot
         #: Slots that passed unused because the whole program was late by more than a period.
         self.skipped = 0
 
-    async def wait(self) -> float:
-        """Sleep until the member's next slot and return its deadline, in seconds of trio's clock.
-
-        Until its next ``await`` the member may write one packet; the clock flushes afterwards. Cancellation leaves the
-        membership as it was. Raises :class:`trio.BusyResourceError` when another task is waiting already.
-        """
-        if self._task is not None:
-            raise trio.BusyResourceError("another task is already waiting for this slot")
-        self._task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        return self._released_for
-
     def leave(self) -> None:
-        """Give the place back. Harmless when repeated."""
+        """Give the place back: the member is not called any more. Harmless when repeated."""
         self._members.pop(self, None)
-
-    def _release(self, deadline: float) -> None:
-        if self._task is not None:
-            self._released_for = deadline
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
 
 
 class PacketClock:
     """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs after each phase.
 
-    ``flush`` must neither await nor raise. :meth:`run` is the clock's only task; it sleeps through phases that have no
-    members, so that an idle session costs nothing.
+    ``flush`` must not raise. :meth:`run` is the clock's only task; it sleeps through phases that have no members, so
+    that an idle session costs nothing.
     """
 
     def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 4) -> None:
@@ -118,10 +95,14 @@ class PacketClock:
         self._slots_skipped = 0
         self._lateness = Lateness(4096)
 
-    def join(self) -> Slot:
-        """Become a member of the phase that has the fewest."""
+    def join(self, on_slot: Callable[[float], None]) -> Slot:
+        """Become a member of the phase that has the fewest.
+
+        ``on_slot`` is called in each of its slots with the slot's deadline, in seconds of trio's clock. It may write
+        one packet, join and leave; what it raises leaves :meth:`run`.
+        """
         members = min(self._phases, key=len)
-        slot = Slot(members)
+        slot = Slot(members, on_slot)
         members[slot] = None
         self._someone_joined.set()
         return slot
@@ -144,10 +125,6 @@ class PacketClock:
             self._skip(range(tick + 1, first))
             for tick in range(first, due + 1):
                 self._release(tick, origin + tick * self._step)
-            # The members run in the scheduler's next batch, as does this task, in no known order. The second
-            # checkpoint therefore comes after all of them have written.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
             self._flush()
 
     def _next_with_members(self, tick: int) -> float:
@@ -160,12 +137,14 @@ class PacketClock:
         return math.floor((trio.current_time() - origin) / self._step + 1e-6)
 
     def _release(self, tick: int, deadline: float) -> None:
-        if not self._phases[tick % len(self._phases)]:
+        members = self._phases[tick % len(self._phases)]
+        if not members:
             return
         self._ticks += 1
         self._lateness.add(max(0.0, trio.current_time() - deadline))
-        for slot in tuple(self._phases[tick % len(self._phases)]):
-            slot._release(deadline)
+        for slot in tuple(members):
+            if slot in members:  # it may have left since, on another's turn
+                slot._on_slot(deadline)
 
     def _skip(self, ticks: range) -> None:
         # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.

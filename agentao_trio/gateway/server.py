@@ -45,7 +45,7 @@ from agentao_trio.gateway.model import GatewayModel, GatewayStatistics, Silence
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import METHODS, AudioFrame, Message, MethodId
-from agentao_trio.pacing import ClockStatistics, PacketClock
+from agentao_trio.pacing import ClockStatistics, PacketClock, Slot
 from agentao_trio.services import task_nursery
 from agentao_trio.transport import (
     BidiStream,
@@ -67,7 +67,6 @@ __all__ = ["Gateway", "ServerStatistics", "open_gateway"]
 # QUIC application error codes as PROTOCOL section 12 suggests them.
 _CODE_PROTOCOL_ERROR, _CODE_UNAUTHORIZED, _CODE_TOO_LARGE, _CODE_SHUTTING_DOWN = 1, 2, 3, 4
 
-_PHASES = 4
 # How long a request may take to arrive, and how long one stays open that is never answered.
 _REQUEST_SECONDS = 30.0
 _WITHHELD_SECONDS = 120.0
@@ -146,8 +145,7 @@ class Gateway:
         self._links: dict[Peer, _Link] = {}
         self._counters = _Counters()
         self._clock = PacketClock(self._flush)
-        self._phases: list[dict[Call, None]] = [{} for _ in range(_PHASES)]
-        self._phase_has_calls = [trio.Event() for _ in range(_PHASES)]
+        self._slots: dict[Call, Slot] = {}
         self._alarm = trio.CancelScope()
         self._nursery: trio.Nursery  # of every connection's task, once it runs
         self._faults = faults
@@ -240,9 +238,7 @@ class Gateway:
                         subscription.connection_lost(now)
                     self._send_events(subscription.peer, now)
                 case Speak(call):
-                    phase = min(range(_PHASES), key=lambda index: len(self._phases[index]))
-                    self._phases[phase][call] = None
-                    self._phase_has_calls[phase].set()
+                    self._give_slots(call)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -265,22 +261,14 @@ class Gateway:
             self.model.advance(trio.current_time())
             self._carry_out()
 
-    async def _run_phase(self, phase: int) -> None:
-        calls = self._phases[phase]
-        while True:
-            await self._phase_has_calls[phase].wait()
-            slot = self._clock.join()
-            try:
-                while calls:
-                    await slot.wait()
-                    now = trio.current_time()
-                    for call in tuple(calls):
-                        self._speak(call, now)
-                        if not call.has_slots:
-                            del calls[call]
-            finally:
-                slot.leave()
-            self._phase_has_calls[phase] = trio.Event()
+    def _give_slots(self, call: Call) -> None:
+        def speak(_: float) -> None:
+            self._speak(call, trio.current_time())
+            if not call.has_slots:
+                self._slots.pop(call).leave()
+
+        if call not in self._slots:
+            self._slots[call] = self._clock.join(speak)
 
     def _speak(self, call: Call, now: float) -> None:
         for peer, frame in self.model.slot(call):
@@ -304,8 +292,6 @@ class Gateway:
             self._nursery = nursery
             nursery.start_soon(self._clock.run)
             nursery.start_soon(self._run_timers)
-            for phase in range(_PHASES):
-                nursery.start_soon(self._run_phase, phase)
             async for connection in self._listener:
                 nursery.start_soon(self._serve, connection)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
@@ -27,13 +26,21 @@ class Log:
         return [when for name, when in self.entries if name == what]
 
 
-async def take_slots(slot: Slot, log: Log, name: str, count: int, deadlines: list[float] | None = None) -> None:
-    for _ in range(count):
-        deadline = await slot.wait()
-        log.add(name)
-        if deadlines is not None:
-            deadlines.append(deadline)
-    slot.leave()
+class Member:
+    """Takes ``count`` slots and leaves."""
+
+    def __init__(self, clock: PacketClock, log: Log, name: str, count: int) -> None:
+        self.deadlines: list[float] = []
+        self.over = trio.Event()
+        self._log, self._name, self._count = log, name, count
+        self.slot = clock.join(self._on_slot)
+
+    def _on_slot(self, deadline: float) -> None:
+        self._log.add(self._name)
+        self.deadlines.append(deadline)
+        if len(self.deadlines) == self._count:
+            self.slot.leave()
+            self.over.set()
 
 
 async def test_members_are_released_every_period_in_one_of_four_phases(autojump_clock: MockClock) -> None:
@@ -41,9 +48,8 @@ async def test_members_are_released_every_period_in_one_of_four_phases(autojump_
     clock = PacketClock(lambda: log.add("flush"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
-        async with trio.open_nursery() as members:
-            for name in "abcde":
-                members.start_soon(take_slots, clock.join(), log, name, 3)
+        for member in [Member(clock, log, name, 3) for name in "abcde"]:
+            await member.over.wait()
         nursery.cancel_scope.cancel()
     phases = {name: log.times(name)[0] % 20 for name in "abcde"}
     assert sorted(phases.values()) == [0, 0, 5, 10, 15]  # the fifth shares a phase with one of the four
@@ -56,22 +62,22 @@ async def test_a_phase_is_flushed_once_after_all_of_its_members_have_written(aut
     log = Log()
     clock = PacketClock(lambda: log.add("flush"), phases=1)
     async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as members:
-            for _ in range(50):
-                members.start_soon(take_slots, clock.join(), log, "write", 3)
-            nursery.start_soon(clock.run)
+        members = [Member(clock, log, "write", 3) for _ in range(50)]
+        nursery.start_soon(clock.run)
+        for member in members:
+            await member.over.wait()
         nursery.cancel_scope.cancel()
     happened = [what for what, _ in log.entries]
     assert happened[: 2 * 51 + 50] == (["write"] * 50 + ["flush"]) * 2 + ["write"] * 50
 
 
 async def test_deadlines_do_not_drift(autojump_clock: MockClock) -> None:
-    log = Log()
-    deadlines: list[float] = []
     clock = PacketClock(lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
-        await take_slots(clock.join(), log, "a", 50 * 60, deadlines)  # a minute
+        member = Member(clock, Log(), "a", 50 * 60)  # a minute
+        await member.over.wait()
+        deadlines = member.deadlines
         nursery.cancel_scope.cancel()
     assert deadlines[-1] - deadlines[0] == pytest.approx((len(deadlines) - 1) * PACKET_INTERVAL, abs=1e-6)
     assert clock.statistics().slots_skipped == 0
@@ -79,17 +85,23 @@ async def test_deadlines_do_not_drift(autojump_clock: MockClock) -> None:
 
 
 async def late(clock: MockClock, delays: dict[int, float], rounds: int) -> tuple[PacketClock, Slot, list[float]]:
-    """Release one member ``rounds`` times; after the n-th release the whole program stands still for a while."""
+    """Call one member ``rounds`` times; after the n-th time the whole program stands still for a while."""
     packets = PacketClock(lambda: None, phases=1)
-    slot = packets.join()
     releases: list[float] = []
+    over = trio.Event()
     origin = trio.current_time()
+
+    def on_slot(_: float) -> None:
+        releases.append(round((trio.current_time() - origin) * 1000))
+        clock.jump(delays.get(len(releases) - 1, 0.0))
+        if len(releases) == rounds:
+            slot.leave()
+            over.set()
+
+    slot = packets.join(on_slot)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(packets.run)
-        for number in range(rounds):
-            await slot.wait()
-            releases.append(round((trio.current_time() - origin) * 1000))
-            clock.jump(delays.get(number, 0.0))
+        await over.wait()
         nursery.cancel_scope.cancel()
     return packets, slot, releases
 
@@ -124,13 +136,12 @@ async def test_a_clock_without_members_sleeps(autojump_clock: MockClock) -> None
         await trio.sleep(3600)
         assert clock.statistics().ticks == 0
         assert log.entries == []
-        slot = clock.join()
         before = trio.current_time()
-        await slot.wait()
+        member = Member(clock, log, "a", 1)
+        await member.over.wait()
         assert trio.current_time() - before <= PACKET_INTERVAL + 1e-6
-        assert slot.skipped == 0
-        slot.leave()
-        slot.leave()  # harmless
+        assert member.slot.skipped == 0
+        member.slot.leave()  # once more: harmless
         ticks = clock.statistics().ticks
         await trio.sleep(3600)
         assert clock.statistics().ticks <= ticks + 1
@@ -141,54 +152,53 @@ async def test_a_clock_without_members_sleeps(autojump_clock: MockClock) -> None
 async def test_leaving_in_a_phase_leaves_the_others_alone(autojump_clock: MockClock) -> None:
     log = Log()
     clock = PacketClock(lambda: None, phases=1)
-    first, second = clock.join(), clock.join()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
-        nursery.start_soon(take_slots, first, log, "first", 2)
-        await take_slots(second, log, "second", 5)
+        members = Member(clock, log, "first", 2), Member(clock, log, "second", 5)
+        await members[1].over.wait()
         nursery.cancel_scope.cancel()
     assert log.times("first") == [20, 40]
     assert log.times("second") == [20, 40, 60, 80, 100]
 
 
-async def test_a_member_that_does_not_wait_misses_its_slot_and_is_not_released_twice(autojump_clock: MockClock) -> None:
+async def test_a_member_may_end_the_turn_of_another_in_its_phase(autojump_clock: MockClock) -> None:
     log = Log()
     clock = PacketClock(lambda: None, phases=1)
-    slot = clock.join()
+    clock.join(lambda _: second.slot.leave())
+    second = Member(clock, log, "second", 5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
-        await slot.wait()
-        log.add("a")
-        await trio.sleep(0.050)  # busy elsewhere, over two slots
-        await slot.wait()
-        log.add("a")
+        await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
-    assert log.times("a") == [20, 80]
+    assert log.entries == []
 
 
-async def test_cancelling_a_wait_keeps_the_membership(autojump_clock: MockClock) -> None:
+async def test_a_member_that_joins_on_anothers_turn_is_first_called_a_period_later(autojump_clock: MockClock) -> None:
+    log = Log()
     clock = PacketClock(lambda: None, phases=1)
-    slot = clock.join()
+    joined: list[Member] = []
+
+    def on_slot(_: float) -> None:
+        log.add("first")
+        slot.leave()
+        joined.append(Member(clock, log, "second", 2))
+
+    slot = clock.join(on_slot)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
-        with trio.move_on_after(0.010) as scope:
-            await slot.wait()
-        assert scope.cancelled_caught
-        assert clock.statistics().members == 1
-        with trio.fail_after(0.011):
-            await slot.wait()
+        await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
+    assert log.entries == [("first", 20), ("second", 40), ("second", 60)]
 
 
-async def test_two_tasks_cannot_wait_for_one_slot(autojump_clock: MockClock) -> None:
+async def test_what_a_member_raises_leaves_the_clock(autojump_clock: MockClock) -> None:
+    def on_slot(_: float) -> None:
+        raise KeyError("a bug")
+
     clock = PacketClock(lambda: None)
-    slot = clock.join()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(slot.wait)
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            await slot.wait()
-        nursery.cancel_scope.cancel()
+    clock.join(on_slot)
+    with pytest.raises(KeyError):
+        await clock.run()
 
 
 def test_quantiles_of_lateness_cover_the_window() -> None:
