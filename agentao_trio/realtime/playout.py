@@ -34,8 +34,8 @@ __all__ = ["DOWNSTREAM_MS", "STALL_MS", "Cut", "ModelAudio", "Packet", "PartKey"
 DOWNSTREAM_MS = 100
 #: Milliseconds without audio after which an utterance is begun anew.
 STALL_MS = 200
-#: Responses whose late audio is recognised as such after they were cut.
-_CUT_RESPONSES = 64
+#: Responses whose late audio is recognised as such after they were cut, or had ended.
+_GONE_RESPONSES = 64
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class PlayoutStatistics:
     waiting_ms: int
     #: Received, and dropped by an interruption.
     cut_ms: int
-    #: Received after its response had been interrupted.
+    #: Received after its response had been interrupted, or had ended.
     late_ms: int
     #: Received while there was no room for more.
     overflow_ms: int
@@ -119,11 +119,11 @@ class ModelAudio:
         self._bytes_per_ms = codec.packet_bytes // PACKET_MS
         self._prebuffer = round(prebuffer_ms * self._bytes_per_ms)
         self._bound = round(bound_ms * self._bytes_per_ms)
-        self._queue: deque[tuple[_Part, bytes]] = deque()
+        self._queue: deque[tuple[_Part, bytes | memoryview]] = deque()
         self._waiting = 0  # bytes in the queue
         self._parts: dict[PartKey, _Part] = {}  # those with something still to come or to send
         self._recent: deque[tuple[float, Packet]] = deque()  # sent within the last DOWNSTREAM_MS
-        self._cut_responses: deque[str] = deque(maxlen=_CUT_RESPONSES)
+        self._gone: dict[str, bool] = {}  # responses of which nothing more is taken, and whether they were cut
         self._speaking = False
         self._silent_for = 0  # milliseconds, within an utterance
         self._received_ms = self._late_ms = 0.0
@@ -136,17 +136,18 @@ class ModelAudio:
         """Take ``data``, the audio of a part in the call's codec, which was ``received_ms`` long as the model sent it.
 
         The two differ where a resampler keeps some; there may be no data at all. Returns False for audio of a response
-        that was cut, which is dropped and counted, and so is what there is no room for.
+        that was cut or has ended, which is dropped and counted, and so is what there is no room for.
         """
         self._received_ms += received_ms
-        if response_id in self._cut_responses:
+        if response_id in self._gone:
             self._late_ms += received_ms
             return False
         known = self._parts.get(part)
         if known is None:
             known = self._parts[part] = _Part(key=part, response_id=response_id)
         known.received_ms += received_ms
-        kept = data[: max(0, self._bound - self._waiting)]
+        room = self._bound - self._waiting
+        kept = data if len(data) <= room else data[: max(0, room)]
         if len(kept) < len(data):
             known.overflowed = True
             self._overflow += len(data) - len(kept)
@@ -166,6 +167,8 @@ class ModelAudio:
 
     def finish_response(self, response_id: str) -> list[Played]:
         """No more of any part of this response will come. Returns those of which all has been sent already."""
+        if response_id not in self._gone:
+            self._forget_response(response_id, cut=False)
         parts = [key for key, part in self._parts.items() if part.response_id == response_id]
         return [played for part in parts for played in self.finish(part)]
 
@@ -231,9 +234,8 @@ class ModelAudio:
             )
             for part in self._parts.values()
         ]
-        for response_id in dict.fromkeys([*responses, *(cut.response_id for cut in cuts)]):
-            if response_id not in self._cut_responses:
-                self._cut_responses.append(response_id)
+        for response_id in (*responses, *(cut.response_id for cut in cuts)):
+            self._forget_response(response_id, cut=True)
         self._cut += sum(part.kept - part.sent for part in self._parts.values())
         self._queue.clear()
         self._waiting = 0
@@ -244,7 +246,7 @@ class ModelAudio:
 
     def was_cut(self, response_id: str) -> bool:
         """Whether this response was interrupted. The oldest are forgotten after a while."""
-        return response_id in self._cut_responses
+        return self._gone.get(response_id, False)
 
     def statistics(self) -> PlayoutStatistics:
         """A snapshot."""
@@ -261,19 +263,25 @@ class ModelAudio:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _forget_response(self, response_id: str, *, cut: bool) -> None:
+        self._gone[response_id] = cut
+        if len(self._gone) > _GONE_RESPONSES:
+            del self._gone[next(iter(self._gone))]
+
     def _is_expecting(self) -> bool:
         return any(not part.complete for part in self._parts.values())
 
     def _take(self, size: int) -> Packet:
-        chunks: list[bytes] = []
+        chunks: list[bytes | memoryview] = []
         segments: dict[PartKey, int] = {}
         self._waiting -= size
         missing = size
         while missing:
             part, data = self._queue.popleft()
             if len(data) > missing:
-                self._queue.appendleft((part, data[missing:]))
-                data = data[:missing]
+                view = memoryview(data)  # a delta may hold seconds: what is left of it is not copied for each packet
+                self._queue.appendleft((part, view[missing:]))
+                data = view[:missing]
             chunks.append(data)
             segments[part.key] = segments.get(part.key, 0) + len(data)
             missing -= len(data)

@@ -35,6 +35,8 @@ __all__ = ["TOOL_SECONDS", "Line", "Tool", "as_tool", "hangup", "output_text", "
 
 #: Seconds a tool may take unless told otherwise. A caller hears nothing meanwhile.
 TOOL_SECONDS = 30.0
+#: Characters of a result that a model is told. More is a mistake, which would fill the conversation's memory.
+LONGEST_OUTPUT = 100_000
 
 JSONSchema = Mapping[str, Any]
 
@@ -134,10 +136,16 @@ def as_tool(given: Tool | Callable[..., Any]) -> Tool:
 
 
 def output_text(value: object) -> str:
-    """What a model is told of a tool's result. Raises TypeError for one that JSON cannot express."""
+    """What a model is told of a tool's result, cut where nobody would read it to its end.
+
+    Raises TypeError for a result that JSON cannot express.
+    """
     if value is None:
         return "done"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if len(text) <= LONGEST_OUTPUT:
+        return text
+    return f"{text[:LONGEST_OUTPUT]} … (cut here, after {LONGEST_OUTPUT} of {len(text)} characters)"
 
 
 _NOTHING: JSONSchema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
