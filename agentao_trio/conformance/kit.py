@@ -435,7 +435,7 @@ class Kit:
                     link = Link(self, name, connection, wire, nursery)
                     link.reads = reads
                     link.tokens = present_token
-                    self.note(What.CONNECTED, name)
+                    self.note(What.CONNECTED, name, facts={"unix": self.profile.clock()})
                     nursery.start_soon(link._accept)
                     if present_token:
                         await self.profile.present(connection)

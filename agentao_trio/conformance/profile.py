@@ -90,6 +90,8 @@ class Profile:
     #: Shows a token on a new connection; and any text in its place.
     present: Callable[[Connection], Awaitable[None]] = _present_nothing
     present_text: Callable[[Connection, str], Awaitable[None]] = first_stream
+    #: What the time is, in Unix seconds.
+    clock: Callable[[], float] = time.time
     #: Whether requests bear the token where the tenant's name is to be.
     token_in_requests: bool = False
     #: Makes a token of a tenant (1 or 2) with some lifetime and age, in seconds; None where there is no key to.

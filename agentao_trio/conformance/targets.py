@@ -93,7 +93,11 @@ class SimulatedTarget:
                     )
                 )
                 profile = Profile(
-                    address=(host, _PORT), tls=gateway.tls, destinations=EMBEDDED, capabilities=capabilities
+                    address=(host, _PORT),
+                    tls=gateway.tls,
+                    destinations=EMBEDDED,
+                    capabilities=capabilities,
+                    clock=lambda: epoch + trio.current_time(),
                 )
                 if make is not None and "token" in capabilities:
                     profile = with_tokens(profile, make, "first_stream")

@@ -17,7 +17,7 @@ import attrs
 
 from agentao_trio import messages
 from agentao_trio.errors import RemoteProtocolError
-from agentao_trio.messages import AudioFrame, CallEvent, EventType, Message, MethodId
+from agentao_trio.messages import AudioFrame, CallEvent, EventType, Message, MethodId, OriginateRequest
 from agentao_trio.wire import Reply, decode_reply
 
 __all__ = ["Observation", "Seen", "Trace", "What"]
@@ -182,6 +182,19 @@ class Trace(Sequence[Observation]):
             if messages.method_of(each.method or 0) in (MethodId.StreamEvents, MethodId.AudioFrame)
             and index not in good
         ]
+
+    def placed(self) -> dict[str, OriginateRequest]:
+        """The calls that were asked for and not refused, by the call_sid they were given."""
+        calls: dict[str, OriginateRequest] = {}
+        for request, answer in self.replies(MethodId.Originate):
+            try:
+                asked = messages.decode(OriginateRequest, request.data[8:])
+                reply = self.decoded_reply(answer)[1]
+            except RemoteProtocolError:
+                continue
+            if not getattr(reply, "error_code", 0):
+                calls[getattr(reply, "call_sid", "") or asked.call_sid] = asked
+        return calls
 
     def reply(self, stream: int, link: str = "A") -> Observation | None:
         """What came back on a request's stream."""

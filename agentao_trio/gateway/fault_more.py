@@ -116,11 +116,6 @@ simple(
     event=always(call_sid=lambda event: event.call_sid + "\0"),
 )
 simple(
-    "codec_in_small_letters",
-    "codec is in small letters in events.",
-    event=always(codec=lambda event: event.codec.lower()),
-)
-simple(
     "codec_of_another",
     "codec in events is not that of the audio.",
     event=always(codec=lambda event: event.codec and "PCMA"),
@@ -138,16 +133,6 @@ simple("packets_lost_invented", "packets_lost is never 0.", event=at_hangup(pack
 simple("packets_lost_wraps", "packets_lost is -1 as an unsigned number.", event=at_hangup(packets_lost=2**32 - 1))
 simple(
     "statistics_before_the_end", "ANSWER has counts of packets.", event=_on(ANSWER, packets_sent=7, packets_received=7)
-)
-simple(
-    "statistics_without_answer",
-    "A call that failed has counts of packets.",
-    event=at_hangup(packets_sent=lambda event: event.packets_sent if event.answer_timestamp_ms else 9),
-)
-simple(
-    "mos_of_silence",
-    "A call that was never answered has a MOS.",
-    event=at_hangup(estimated_mos=lambda event: event.estimated_mos or 4.4),
 )
 simple("mos_zero", "estimated_mos is 0 though audio came.", event=at_hangup(estimated_mos=0.0))
 simple("jitter_negative", "jitter_ms is negative.", event=at_hangup(jitter_ms=-1.0))
@@ -332,19 +317,3 @@ class CreateRepeatedAfterReconnect(Fault):
                     )
                     self.hands.later(0.05, lambda again=again: self.hands.send(peer, again))  # type: ignore[misc]
         return message
-
-
-@fault
-class CallsEndWithTheirConnection(Fault):
-    """When a client's connection is gone its calls end."""
-
-    def replayed(self, subscription: Subscription, entries: list[Entry], connection_lost: bool) -> list[Entry]:
-        if connection_lost:
-            calls = [call for call in self.hands.calls.values() if call.listener is subscription]
-
-            def end() -> None:
-                for call in calls:
-                    self.hands.end(call, 41)
-
-            self.hands.later(0.0, end)
-        return entries

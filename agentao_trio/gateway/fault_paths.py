@@ -45,12 +45,14 @@ class _Historian(Fault):
         return True
 
     def again(self, subscription: Subscription, *, hangups: bool) -> list[Entry]:
-        """Events of the past: hangups, or all others of calls that are open."""
+        """Events of the past: all hangups, or all others of calls that had not ended before the latest event."""
+        history = self.history.get(id(subscription), [])
+        over = {event.call_sid for event in history[:-1] if event.event_type == 3}
         now = self.hands.now()
         return [
             Entry(event, now)
-            for event in self.history.get(id(subscription), [])
-            if (event.event_type == 3) == hangups and (hangups or event.call_sid in self.hands.calls)
+            for event in history
+            if (event.event_type == 3) == hangups and (hangups or event.call_sid not in over)
         ]
 
 

@@ -14,7 +14,7 @@ from agentao_trio.gateway.fault_audio import PacketFault
 from agentao_trio.gateway.fault_requests import is_refusal
 from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
-from agentao_trio.messages import AudioFrame, CallEvent, DialplanAction, Message, MethodId
+from agentao_trio.messages import AudioFrame, CallEvent, Message, MethodId
 
 __all__: list[str] = []
 
@@ -32,11 +32,6 @@ def _packets(**fields: Any) -> Any:
     return change
 
 
-simple(
-    "packet_codec_in_small_letters",
-    "Packets are labelled in small letters.",
-    packet=_packets(codec=lambda frame: frame.codec.lower()),
-)
 simple(
     "packet_codec_of_another",
     "Packets of PCMU are labelled PCMA.",
@@ -207,7 +202,6 @@ simple(
         reply if is_refusal(reply) else _answer(status="FAILED")(method, request, reply)
     ),
 )
-simple("reply_without_time", "timestamp_ms of replies is 0.", reply=_answer(timestamp_ms=0))
 simple(
     "reply_time_in_seconds",
     "timestamp_ms of replies is in seconds.",
@@ -223,30 +217,9 @@ simple(
     ),
 )
 simple(
-    "refusal_names_nobody",
-    "The call_sid of a refusal is empty.",
-    reply=lambda method, request, reply: (
-        attrs.evolve(reply, call_sid="") if is_refusal(reply) and hasattr(reply, "call_sid") else reply
-    ),
-)
-simple(
     "refused_by_reset",
     "A refusal has no reply: its stream is reset.",
     reply=lambda method, request, reply: _reset(reply),
-)
-simple(
-    "requested_sid_ignored",
-    "A call never has the call_sid that was asked for.",
-    request=lambda message: attrs.evolve(message, call_sid="") if isinstance(message, m.OriginateRequest) else message,
-)
-simple(
-    "unmute_refused",
-    "UNMUTE is refused.",
-    reply=lambda method, request, reply: (
-        m.ExecuteDialplanResponse(status="FAILED", error_code=6, error_message="no")
-        if getattr(request, "action", None) == DialplanAction.UNMUTE
-        else reply
-    ),
 )
 
 

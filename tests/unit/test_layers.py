@@ -96,6 +96,7 @@ PARTS += ("admission", "control", "inbound", "bulk", "model")
 CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
 CHECKS = (
     "events",
+    "figures",
     "subscriptions",
     "replay",
     "rpc",
@@ -177,7 +178,7 @@ LAYERS = {
     "realtime.conversation": pure("realtime.accumulators", "realtime.protocol"),
     "realtime.sequence": pure("realtime.protocol"),
     "realtime.failures": pure("errors", "realtime.protocol"),
-    "realtime.journal": pure("errors", "realtime.protocol", theirs="attrs msgspec"),
+    "realtime.journal": pure("analytics", "errors", "realtime.conversation", "realtime.protocol"),
     **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
     "realtime.playout": pure("audio"),
     "realtime.tools": pure(theirs="attrs msgspec"),
@@ -248,7 +249,7 @@ LAYERS = {
     "realtime.session": waits(
         *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
         *("realtime.router", "realtime.outbox", "realtime.replay", "realtime.asking"),
-        *("realtime.session_statistics", "realtime.echo", "realtime.failures"),
+        *("realtime.session_statistics", "realtime.echo", "realtime.failures", "realtime.journal"),
         theirs="trio attrs msgspec",
     ),
     **{

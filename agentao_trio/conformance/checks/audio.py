@@ -315,6 +315,18 @@ def _known_label(trace: Trace, say: Judgement) -> None:
                 index=seen.index,
                 call_sid=seen.message.call_sid,
             )
+    for mark in trace.marks("talked"):
+        call_sid = mark.facts["call_sid"]
+        over = trace.hangup(call_sid)
+        labels = {seen.message.codec.upper() for seen in trace.audio(call_sid) if seen.message.payload}
+        if over is not None and len(labels) == 1:
+            say.expect(
+                over.message.codec.upper() in labels,
+                expected=f"codec {labels.pop()} in HANGUP_COMPLETE, as in the packets",
+                seen=repr(over.message.codec),
+                index=over.index,
+                call_sid=call_sid,
+            )
 
 
 @requirement("DWN-04", Level.MUST, "Four seconds of audio have no gap and no repeat", source=_DOWNLINK)
@@ -363,7 +375,14 @@ async def _four_echoes(kit: Kit) -> None:
         async with trio.open_nursery() as nursery:
             for call_sid, packets in said.items():
                 nursery.start_soon(_say, kit, link, call_sid, packets)
-        for call_sid in calls:
+        # The end of one is nothing to another.
+        await link.terminate(calls[0])
+        if len(calls) > 1:
+            more = payloads(10, seed=200)
+            await link.say_paced(calls[1], more, first=30)
+            await heard_all(kit, calls[1], 40)
+            kit.mark("said", call_sid=calls[1], payloads=hexed([*said[calls[1]], *more]))
+        for call_sid in calls[1:]:
             await link.terminate(call_sid)
 
 
@@ -424,7 +443,7 @@ def _twenty_ms(trace: Trace, say: Judgement) -> None:
     spoken = {mark.facts["call_sid"] for mark in trace.marks("talked")}
     for seen in trace.audio():
         codec = Codec.named(seen.message.codec)
-        if seen.message.payload and codec is not None and seen.message.call_sid in spoken:
+        if codec is not None and seen.message.call_sid in spoken and not seen.message.end_of_stream:
             say.expect(
                 len(seen.message.payload) == codec.packet_bytes,
                 expected=f"{codec.packet_bytes} bytes of {codec.value}",

@@ -59,7 +59,7 @@ def echoed(trace: Trace, call_sid: str) -> list[bytes]:
 
 def judge_echo(trace: Trace, say: Judgement, mark: str = "said") -> None:
     """What a loopback was given came back, byte for byte, in order."""
-    for each in trace.marks(mark):
+    for each in {each.facts["call_sid"]: each for each in trace.marks(mark)}.values():
         call_sid = each.facts["call_sid"]
         said = [bytes.fromhex(payload) for payload in each.facts["payloads"]]
         heard = echoed(trace, call_sid)

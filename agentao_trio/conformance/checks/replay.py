@@ -73,6 +73,7 @@ def _hangup_in_a_gap(trace: Trace, say: Judgement) -> None:
             seen=names(trace.event_types(mark.facts["call_sid"])),
             call_sid=mark.facts["call_sid"],
         )
+    _copies_agree(trace, say)
 
 
 @programme("RPL-01", roles="answer", disturbs=True, faults="no_replay_after_reset")
@@ -179,6 +180,7 @@ def _away_a_second(trace: Trace, say: Judgement) -> None:
                 seen=names(types),
                 call_sid=call_sid,
             )
+        _copies_agree(trace, say)
         came = [seen for seen in trace.events(link="B") if seen.message.call_sid in mark.facts["calls"]]
         stamps = [seen.message.timestamp_ms for seen in came]
         say.expect(
@@ -188,11 +190,27 @@ def _away_a_second(trace: Trace, say: Judgement) -> None:
         )
 
 
-async def _be_away(kit: Kit, seconds: float, *, ends: int = 2) -> list[str]:
+def _copies_agree(trace: Trace, say: Judgement) -> None:
+    """An event that is sent again is the same one: its type and timestamp are what it is recognised by."""
+    for call_sid in trace.call_sids():
+        for event_type in (CREATE, ANSWER, HANGUP):
+            stamps = {
+                seen.message.timestamp_ms for seen in trace.events(call_sid) if seen.message.event_type == event_type
+            }
+            say.expect(
+                len(stamps) <= 1,
+                expected=f"one timestamp_ms in all copies of {event_type.name}",
+                seen=", ".join(map(str, sorted(stamps))),
+                call_sid=call_sid,
+            )
+
+
+async def _be_away(kit: Kit, seconds: float, *, ends: int = 2) -> None:
     """Place calls, go away, have them ended one after the other, and come back."""
     async with controller(kit) as other:
         async with kit.link("A") as link:
             calls = [await link.answered() for _ in range(ends)]
+            stays = await link.answered() if seconds < 30 else ""
             async with gone(kit, link):
                 pass
         await trio.sleep(0.3)
@@ -203,11 +221,13 @@ async def _be_away(kit: Kit, seconds: float, *, ends: int = 2) -> list[str]:
         async with kit.link("B") as back:
             for call_sid in calls:
                 await back.until(HANGUP, call_sid, patience=_ARRIVES)
+            if stays:
+                kit.placed(back, stays)
+                await trio.sleep(0.3)
             kit.mark("back", calls=calls, away=seconds)
-    return calls
 
 
-@programme("RPL-03", roles="answer", disturbs=True, calls=2, faults="no_buffer buffer_reversed")
+@programme("RPL-03", roles="answer", disturbs=True, calls=3, faults="no_buffer buffer_reversed")
 async def _away_one_second(kit: Kit) -> None:
     await _be_away(kit, 1.0)
 

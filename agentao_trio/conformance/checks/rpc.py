@@ -45,8 +45,6 @@ def is_refusal(answer: Observation) -> bool:
 def _on_its_own_stream(trace: Trace, say: Judgement) -> None:
     for method in (MethodId.Originate, MethodId.Terminate):
         for request, answer in trace.replies(method):
-            if request.facts.get("malformed"):
-                continue
             say.expect(
                 answer.note in ("fin", "reset", "lost"),
                 expected=f"the end of the stream within {_REPLY_WITHIN:g} s of {method.name}",
@@ -60,8 +58,28 @@ async def _one_call(kit: Kit) -> None:
         await end(kit, link, await link.answered())
 
 
-@requirement("RPC-02", Level.MUST, "The call_sid of the reply is that of the events", source=_RPC)
+@requirement("RPC-02", Level.MUST, "The call_sid of the reply is that of the events", source=_RPC, everywhere=True)
 def _same_sid(trace: Trace, say: Judgement) -> None:
+    placed = trace.placed()
+    for call_sid in dict.fromkeys([*trace.call_sids(), *(seen.message.call_sid for seen in trace.audio())]):
+        similar = [each for each in placed if _similar(each, call_sid)]
+        say.expect(
+            call_sid in placed or not similar,
+            expected=f"the call_sid {similar[0]!r} as it was given" if similar else "",
+            seen=ascii(call_sid),
+            call_sid=call_sid,
+        )
+    if trace.marks("two names"):
+        _replies_name_events(trace, say)
+
+
+def _similar(one: str, other: str) -> bool:
+    """Whether one name may be what became of the other: cut, trimmed, in capitals."""
+    one, other = one.casefold(), other.casefold().strip("\0 \t\r\n")
+    return len(other) >= 8 and one.startswith(other)
+
+
+def _replies_name_events(trace: Trace, say: Judgement) -> None:
     for request, answer in trace.replies(MethodId.Originate):
         reply = reply_of(answer)
         if isinstance(reply, messages.OriginateResponse) and not reply.error_code:
@@ -91,6 +109,7 @@ async def _named_by_either(kit: Kit) -> None:
             kit.placed(link, call_sid)
             await link.until(ANSWER, call_sid)
             await link.terminate(call_sid)
+        kit.mark("two names")
 
 
 @requirement("RPC-03", Level.MUST, "Calls placed at the same time have different sids", source=_RPC)
@@ -307,8 +326,16 @@ def _refusals_explain(trace: Trace, say: Judgement) -> None:
     for method in (MethodId.Originate, MethodId.Terminate):
         for _, answer in trace.replies(method):
             reply = reply_of(answer)
-            if reply is not None and getattr(reply, "error_code", False):
-                status, message = getattr(reply, "status", ""), getattr(reply, "error_message", "")
+            if reply is None:
+                continue
+            status, message = getattr(reply, "status", ""), getattr(reply, "error_message", "")
+            if not getattr(reply, "error_code", False):
+                say.expect(
+                    not message and "FAIL" not in status.upper(),
+                    expected="neither an error_message nor a status FAILED without an error_code",
+                    seen=f"status {status!r}, error_message {message!r}",
+                )
+            else:
                 say.expect(
                     bool(message) and status.upper() not in ("", "OK", "SUCCESS", "INITIATED", "COMPLETED"),
                     expected="an error_message, and a status such as FAILED",
@@ -321,6 +348,7 @@ async def _be_refused(kit: Kit) -> None:
     async with kit.link() as link:
         await link.terminate(f"{kit.client_id}-never-placed", wait=False)
         await _refused(kit, link, "unknown trunk", trunk_id="invalid-no-such-trunk")
+        await end(kit, link, await link.answered())
 
 
 @requirement("ERR-04", Level.MUST, "A destination that is none is refused with ERR_INVALID_DESTINATION", source=_ERRORS)

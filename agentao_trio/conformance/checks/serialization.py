@@ -143,9 +143,9 @@ def _no_controls(trace: Trace, say: Judgement) -> None:
     for seen in trace.events():
         bad = {name: value for name, value in _strings(seen.message).items() if _CONTROLS & set(value)}
         say.expect(
-            not bad,
-            expected="printable text",
-            seen=ascii(bad),
+            not bad and bool(seen.message.status),
+            expected="printable text, and a status",
+            seen=ascii(bad) if bad else "an empty status",
             index=seen.index,
             call_sid=seen.message.call_sid,
         )
@@ -261,6 +261,25 @@ def _always_there(trace: Trace, say: Judgement) -> None:
             seen=f"{', '.join(missing)} empty",
             index=seen.index,
             call_sid=seen.message.call_sid,
+        )
+    placed = trace.placed()
+    for call_sid in trace.call_sids():
+        events = trace.events(call_sid)
+        asked = placed.get(call_sid)
+        if asked is not None and asked.trunk_id:
+            trunks = {seen.message.trunk_id for seen in events} - {asked.trunk_id}
+            say.expect(
+                not trunks,
+                expected=f"the trunk_id that was asked for, {asked.trunk_id!r}",
+                seen=ascii(sorted(trunks)),
+                call_sid=call_sid,
+            )
+        tenants = {seen.message.tenant_id for seen in events}
+        say.expect(
+            len(tenants) == 1,
+            expected="one tenant_id in all of a call's events",
+            seen=ascii(sorted(tenants)),
+            call_sid=call_sid,
         )
 
 
