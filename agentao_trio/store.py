@@ -49,6 +49,8 @@ log = logging.getLogger("agentao_trio.store")
 APPLICATION_ID = 0x6167746F
 #: Seconds that records may wait for others to be written with, and how many are written at a time.
 LINGER, BATCH = 0.05, 2000
+#: Seconds to wait for another process that is writing.
+LOCK_SECONDS = 5.0
 #: Seconds between two attempts to write to a disk that failed, and between two looks at what is to be kept.
 RETRY, PRUNE_INTERVAL = 1.0, 60.0
 #: What a record takes in memory besides its bytes, roughly.
@@ -386,7 +388,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=5.0,
+            timeout=LOCK_SECONDS,
         )
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be opened: {error}") from error
@@ -395,15 +397,21 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             unless_good.callback(database.close)
             _prepare(path, database, read_only=read_only)
             unless_good.pop_all()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise StoreError(f"{path} cannot be opened: {error}") from error
+        raise StoreError(f"{path} is locked by another program: {error}") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is damaged, or not a history file: {error}; it was not changed") from error
     return database
 
 
 def _prepare(path: Path, database: sqlite3.Connection, *, read_only: bool) -> None:
+    database.execute("BEGIN")  # one look: another process may be making the file at this moment
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    database.execute("COMMIT")
     if application != APPLICATION_ID and (tables or read_only):
         raise StoreError(f"{path} is a database of something else, not a history file; it was not changed")
     if version > VERSION:
@@ -421,11 +429,12 @@ def _prepare(path: Path, database: sqlite3.Connection, *, read_only: bool) -> No
         return
     if not tables:
         database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    database.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(database)
     database.execute("PRAGMA synchronous = FULL")
     if version < VERSION:
         with database:
             database.execute("BEGIN EXCLUSIVE")
+            (version,) = database.execute("PRAGMA user_version").fetchone()  # another process may have been faster
             for number in range(version, VERSION):
                 for statement in filter(str.strip, MIGRATIONS[number].split(";")):
                     database.execute(statement)
@@ -433,6 +442,20 @@ def _prepare(path: Path, database: sqlite3.Connection, *, read_only: bool) -> No
                     _summarise_everything(database)
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Go to WAL mode. sqlite does not wait for others here, as it does elsewhere."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _summarise_everything(database: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from agentao_trio.gateway import open_gateway
 from agentao_trio.history import CallFilter, open_history
 from agentao_trio.hub import Hub
 from agentao_trio.records import RecordKind
-from agentao_trio.store import open_store
+from agentao_trio.store import StoreError, open_store
 from tests.support.redis_server import RedisServer, redis_server
 
 #: coredis leaves a stream of anyio's open with every attempt to connect that fails.
@@ -425,3 +426,57 @@ async def test_calls_go_on_without_redis_and_history_knows_whose_they_were(redis
         assert [call.status for call in calls] == ["completed"] * 5
         assert len(list(history.calls(CallFilter(status="elsewhere")))) == 5
         assert {record.kind for record in history.records(call_sid=placed[0])} >= {RecordKind.COMMAND}
+
+
+def children(pid: int) -> set[int]:
+    """The processes that ``pid`` started, on Linux."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for thread in threads for child in thread.read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find the workers")
+async def test_the_command_keeps_its_workers_and_leaves_nothing_behind(redis: RedisServer, tmp_path: Path) -> None:
+    history = tmp_path / "calls.db"
+
+    def answered() -> set[str]:
+        if not history.exists():
+            return set()
+        try:
+            with open_history(history) as found:
+                return {call.call_sid for call in found.calls(CallFilter(status="completed"))}
+        except StoreError:
+            return set()  # it is being made
+
+    async with open_gateway(host="127.0.0.1", port=0) as gateway, trio.open_nursery() as nursery:
+        (tmp_path / "ca.pem").write_bytes(gateway.ca_pem)
+
+        async def call_in() -> None:
+            while True:
+                gateway.place_inbound_call(trunk_id="main", far_end="hangup")
+                await trio.sleep(0.4)
+
+        nursery.start_soon(call_in)
+        command = [sys.executable, "-m", "agentao_trio", "agent", "--workers", "3", "--fleet", redis.url]
+        command += ["--gateway", gateway.endpoint, "--ca", str(tmp_path / "ca.pem"), "--history", str(history)]
+        agent = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            await until(lambda: len(answered()) >= 3, within=30)
+            first = children(agent.pid)
+            assert len(first) == 3
+            victim = min(first)
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: len(children(agent.pid) - {victim}) == 3)
+            before = len(answered())
+            await until(lambda: len(answered()) >= before + 3, within=30)
+            workers = children(agent.pid)
+            agent.terminate()
+            with trio.fail_after(30):
+                assert await agent.wait() == 128 + signal.SIGTERM
+        finally:
+            if agent.returncode is None:
+                agent.kill()
+        nursery.cancel_scope.cancel()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    with open_history(history) as found:
+        ours = Counter(call.call_sid for call in found.calls(CallFilter(status="completed")))
+        assert set(ours.values()) == {1}  # by one of them each

@@ -234,6 +234,21 @@ async def test_an_older_file_is_migrated_with_everything_in_it(autojump_clock: M
         assert list(history.calls()) == calls
 
 
+async def test_many_programs_may_make_the_file_at_once(path: Path) -> None:
+    async def make(number: int) -> None:
+        async with open_store(path) as store:
+            hub = Hub()
+            store.attach(hub, name=f"worker {number}")
+            hub.publish(RecordKind.GAP, f"call {number}", packets=number)
+
+    for _ in range(5):
+        path.unlink(missing_ok=True)
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(make, number)
+        assert sorted(record.data["packets"] for record in stored(path)) == list(range(8))
+
+
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
 
