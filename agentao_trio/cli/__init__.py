@@ -23,7 +23,7 @@ from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report
 from agentao_trio.cli.conformance import conformance_app
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.doctor import DoctorOptions, examine
-from agentao_trio.cli.gateway import GatewayOptions, far_ends, serve
+from agentao_trio.cli.gateway import GatewayOptions, far_ends, fault_table, serve
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
 from agentao_trio.cli.live import live_app
@@ -146,7 +146,10 @@ def gateway_command(
     inbound: Annotated[str | None, Parameter(show_default=False)] = None,
     inbound_trunk: str = "main",
     inbound_from: str = ",".join(CALLERS),
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    fuzz: Annotated[int | None, Parameter(show_default=False)] = None,
     numbers: Annotated[bool, Parameter(negative="")] = False,
+    faults: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run the embedded gateway for other programs, until Ctrl-C.
 
@@ -167,10 +170,13 @@ def gateway_command(
         inbound: Have somebody call in so often: N/second, N/minute or N/hour.
         inbound_trunk: The trunk they call.
         inbound_from: Who calls, in turn: names, numbers or SIP URIs of far ends, between commas.
+        fault: A rule to break, by name, to try clients and judges out with; may be given several times.
+        fuzz: Behave in legal but unusual ways, for clients to be tried out with; a number gives one way of it.
         numbers: Print who answers which number, and do nothing else.
+        faults: Print the rules that can be broken, and do nothing else.
     """
-    if numbers:
-        output.print(far_ends())
+    if numbers or faults:
+        output.print(far_ends() if numbers else fault_table())
         return 0
 
     async def command() -> int:
@@ -187,6 +193,8 @@ def gateway_command(
             inbound=_about("--inbound", parse_pace, inbound) if inbound is not None else None,
             trunk=inbound_trunk,
             callers=tuple(_about("--inbound-from", check_caller, each.strip()) for each in inbound_from.split(",")),
+            faults=fault,
+            fuzz=fuzz,
         )
         await until_signalled(lambda: serve(options, Screen(output, live=False)))
         return 0

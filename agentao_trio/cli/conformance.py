@@ -63,7 +63,7 @@ class ConformanceOptions:
     repeat: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=9))] = 3
     """Runs of a check that seems to fail; two of them have to."""
     examples: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=1, lte=1000))] = None
-    """Examples of a property; 5 against a gateway, 10 simulated."""
+    """Examples of a property; 5 against a gateway, 4 simulated."""
     out: OptionalFile = None
     """Directory for everything: report.json, junit.xml, report.html, a replay file and a trace per failing check."""
     json: OptionalFile = None

@@ -19,8 +19,9 @@ from agentao_trio.cli.running import UsageError
 from agentao_trio.cli.screen import Screen
 from agentao_trio.credentials import TokenVerifier, TrustedKey
 from agentao_trio.gateway import FAR_ENDS, GatewaySettings, open_gateway
+from agentao_trio.gateway.faults import FAULTS, describe
 
-__all__ = ["GatewayOptions", "far_ends", "serve"]
+__all__ = ["GatewayOptions", "far_ends", "fault_table", "serve"]
 
 
 @attrs.frozen(kw_only=True)
@@ -39,13 +40,20 @@ class GatewayOptions:
     inbound: Pace | None
     trunk: str
     callers: tuple[str, ...]
+    #: Rules to break, by name; and the seed of behaviour that is legal and unusual.
+    faults: tuple[str, ...] = ()
+    fuzz: int | None = None
 
     def settings(self) -> GatewaySettings:
-        """How the gateway is to behave."""
+        """How the gateway is to behave. Raises :class:`UsageError` for a fault that does not exist."""
+        if unknown := [name for name in self.faults if name not in FAULTS]:
+            raise UsageError(f"--fault: there is no fault {', '.join(unknown)}; see agentao-trio gateway --faults")
         if not self.trusted:
-            return GatewaySettings(reply=self.rpc_reply)
+            return GatewaySettings(reply=self.rpc_reply, faults=self.faults, fuzz=self.fuzz)
         return GatewaySettings(
             reply=self.rpc_reply,
+            faults=self.faults,
+            fuzz=self.fuzz,
             verifier=TokenVerifier(self.trusted),
             authentication="required" if self.require_token else "open",
             # Whose trunks ring: nobody is the default tenant where everybody has to say who they are.
@@ -124,4 +132,14 @@ def far_ends() -> Table:
     table.add_column("What happens")
     for far_end in FAR_ENDS:
         table.add_row(far_end.number, far_end.name, far_end.happens)
+    return table
+
+
+def fault_table() -> Table:
+    """The rules that the gateway can break on request."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Fault", no_wrap=True)
+    table.add_column("What is wrong")
+    for name in sorted(FAULTS):
+        table.add_row(name, describe(name))
     return table

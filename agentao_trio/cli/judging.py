@@ -33,6 +33,7 @@ from agentao_trio.conformance.runner import Options, Progress, RunReport, Target
 from agentao_trio.conformance.runner import run as judge
 from agentao_trio.conformance.targets import RealTarget, SimulatedTarget
 from agentao_trio.errors import ConnectError
+from agentao_trio.gateway import faults
 
 __all__ = ["command"]
 
@@ -76,7 +77,7 @@ def _options(where: str, asked: ConformanceOptions) -> Options:
         seed=secrets.randbelow(2**32) if asked.seed is None else asked.seed,
         side_by_side=asked.concurrency,
         repeat=asked.repeat,
-        examples=asked.examples or (10 if simulated else 5),
+        examples=asked.examples or (4 if simulated else 5),
         waivers=_waivers(asked.waive),
     )
     if asked.replay is not None:
@@ -112,6 +113,9 @@ def _replay(path: Path) -> dict[str, Any]:
 
 def _target(where: str, asked: ConformanceOptions) -> tuple[Target, Profile | None]:
     if where == SIMULATED:
+        if unknown := [name for name in asked.fault if name not in faults.FAULTS]:
+            known = ", ".join(sorted(faults.FAULTS))
+            raise UsageError(f"--fault: there is no fault {', '.join(unknown)}; there are {known}")
         return SimulatedTarget(loss=asked.loss, seed=asked.seed or 0, faults=asked.fault), None
     if asked.fault or asked.loss:
         raise UsageError("--fault and --loss are for the target 'simulated'")
