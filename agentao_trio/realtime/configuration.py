@@ -60,6 +60,11 @@ class AudioFormat(Enum):
         """The legacy dialect's spelling."""
         return _LEGACY_FORMATS[self]
 
+    @property
+    def bytes_per_ms(self) -> int:
+        """Bytes of one millisecond of audio."""
+        return 48 if self is AudioFormat.PCM24K else 8
+
     @classmethod
     def of(cls, spelling: object) -> AudioFormat | UnsetType:
         """The format by either spelling, UNSET for any other value."""

@@ -50,6 +50,7 @@ from agentao_trio.realtime.connection import (
 from agentao_trio.realtime.conversation import Conversation
 from agentao_trio.realtime.echo import merged, taken
 from agentao_trio.realtime.failures import refusal
+from agentao_trio.realtime.journal import MOST_BYTES, Journal
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
 from agentao_trio.realtime.protocol import (
     UNSET,
@@ -109,8 +110,6 @@ MOST_ATTEMPTS = 6
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 
-_BYTES_PER_MS = {AudioFormat.PCMU: 8, AudioFormat.PCMA: 8, AudioFormat.PCM24K: 48}
-
 
 class RealtimeSession:
     """A conversation with a model. Made by :func:`open_realtime`.
@@ -133,9 +132,12 @@ class RealtimeSession:
         append_ms: int,
         renew_before: float,
         jitter: Callable[[], float],
+        journal_bytes: int,
     ) -> None:
         #: The conversation so far, over all connections.
         self.conversation = Conversation()
+        #: What went over all connections, without audio: the newest of it, and figures.
+        self.journal = Journal(clock=trio.current_time, most_bytes=journal_bytes)
         #: The configuration as the server last echoed it, on top of what was asked for.
         self.config = config
         #: The server's name for the session of the current connection.
@@ -449,7 +451,6 @@ class RealtimeSession:
     async def _time_to_renew(self) -> str:
         if self.expires_at is None:
             await trio.sleep_forever()
-        assert self.expires_at is not None
         expires = self.expires_at - self._clock_offset
         await trio.sleep_until(max(expires - self._renew_before, trio.current_time() + RENEW_AT_LAST))
         with trio.move_on_at(expires - RENEW_AT_LAST):
@@ -468,6 +469,7 @@ class RealtimeSession:
             scope.shield = True
             await transport.send(data)
         self._counts["events_sent"] += 1
+        self.journal.sent("input_audio_buffer.append" if isinstance(entry, Audio) else entry.TYPE, data)
 
     # -- what the server says ---------------------------------------------------------------------------------------
 
@@ -476,11 +478,12 @@ class RealtimeSession:
         received = decode_server_event(data)
         event = received.event
         self._counts["events_received"] += 1
+        self.journal.received(received)
         if isinstance(event, ResponseOutputAudioDelta):
             self._router.route(event)  # most of what comes; it changes nothing in the books
             return event
-        self._counts["unknown"] += isinstance(event, Unknown)
-        self._counts["malformed"] += isinstance(event, Malformed)
+        if isinstance(event, Unknown | Malformed):
+            self._counts[type(event).__name__.lower()] += 1
         if self._replay.is_answer(event):
             return event
         self.conversation.apply(received)
@@ -519,11 +522,9 @@ class RealtimeSession:
         self.config = taken(wanted, answer)
         self._outbox.use(self._bytes_per_ms())
 
-    # -- small matters ----------------------------------------------------------------------------------------------
-
     def _bytes_per_ms(self) -> int:
         chosen = self.config.input_format
-        return _BYTES_PER_MS[chosen if isinstance(chosen, AudioFormat) else AudioFormat.PCM24K]
+        return (chosen if isinstance(chosen, AudioFormat) else AudioFormat.PCM24K).bytes_per_ms
 
     def _new_id(self, kind: str) -> str:
         self._serial += 1
@@ -556,12 +557,13 @@ async def open_realtime(
     append_ms: int = APPEND_MS,
     renew_before: float = RENEW_BEFORE,
     jitter: Callable[[], float] = random.random,
+    journal_bytes: int = MOST_BYTES,
 ) -> AsyncIterator[RealtimeSession]:
     """Open a session with the model at ``url``. It is configured when the block begins, and closed when it ends.
 
     ``headers`` are for servers that want others than ``Authorization``; ``connect`` takes the place of the WebSocket.
     ``append_ms`` of audio are sent at a time (20 or 40), ``renew_before`` seconds before its time is over a connection
-    is replaced, and ``jitter`` gives fractions of pauses.
+    is replaced, ``jitter`` gives fractions of pauses, and ``journal_bytes`` of messages are kept in the journal.
 
     Raises ValueError for a URL that is none, or a key that would travel in the clear, :class:`AuthenticationError`
     where the key is refused, :class:`ConnectError` or :class:`ConnectionLost` where there is no connection after all
@@ -587,6 +589,7 @@ async def open_realtime(
                 append_ms=append_ms,
                 renew_before=renew_before,
                 jitter=jitter,
+                journal_bytes=journal_bytes,
             )
             services.start_soon(session._run, name=f"realtime session at {address(url)}")
             await session._opened.wait()
