@@ -26,6 +26,7 @@ from agentao_trio.causes import q850_name
 from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.history import CallFilter, History, open_history
+from agentao_trio.history_report import report
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.replay import replay
@@ -316,6 +317,53 @@ def _show_timed(heading: str, rows: Any) -> None:
         _row(table, name, str(each.count), str(each.failed), *("" if t is None else f"{t:.3f}" for t in times))
     if table.row_count:
         output.print(table)
+
+
+@history_app.command(name="report")
+def report_command(
+    file: ExistingFile,
+    /,
+    *,
+    out: Path,
+    title: str = "Calls",
+    latest: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 200,
+    which: Which = Which(),
+) -> int:
+    """The figures as one HTML page with tables and plots, which needs nothing else to be read.
+
+    Args:
+        file: The history file.
+        out: File to write.
+        title: What stands at its top.
+        latest: How many calls to list, the latest ones.
+    """
+
+    def make() -> None:
+        analysis, only = Analysis(), which.filter()
+        with open_history(file) as history:
+            for record in history.records(which=only):
+                analysis.feed(record)
+            calls = list(history.calls(only, newest_first=True, limit=latest))
+        drawn = {
+            "Time to answer, s": analysis.seconds_to_answer,
+            "Talked, s": analysis.seconds_talked,
+            "MOS (estimate)": analysis.mos,
+            "Jitter, ms": analysis.jitter_ms,
+            "Reply after speech, s": analysis.turn_seconds,
+        }
+        zone = datetime.datetime.now().astimezone().tzinfo
+        page = report(analysis.figures(), calls, distributions=drawn, title=title, zone=zone)
+        try:
+            out.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {out}: {error.strerror or error}; see --out") from None
+
+    async def command() -> int:
+        await trio.to_thread.run_sync(make)
+        output.print(f"wrote {out}", soft_wrap=True)
+        return 0
+
+    return run(command)
 
 
 # -- again, elsewhere, and away -------------------------------------------------------------------------------------

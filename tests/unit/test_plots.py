@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agentao_trio.plots import line_plot
+from agentao_trio.plots import bar_plot, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -69,3 +69,36 @@ def test_names_are_text_and_no_markup() -> None:
 def test_what_cannot_be_drawn_is_refused(series: dict[str, list[tuple[float, float]]], log_x: bool) -> None:
     with pytest.raises(ValueError, match="a "):
         line_plot(series, title="", x_label="", y_label="", log_x=log_x)
+
+
+def bars(series: dict[str, list[float]], labels: list[str]) -> list[dict[str, str]]:
+    plot = ElementTree.fromstring(bar_plot(series, labels, title="<Calls>", x_label="hour", y_label="calls"))
+    return [dict(rect.attrib) for rect in plot.iter(f"{SVG}rect")]
+
+
+def test_bars_are_as_high_as_their_values() -> None:
+    one, three, none = bars({"calls": [1, 3, 0]}, ["a", "b", "c"])
+    assert float(three["height"]) == pytest.approx(3 * float(one["height"]), abs=0.3)
+    assert float(none["height"]) == 0
+    assert float(one["x"]) < float(three["x"]) < float(none["x"])
+
+
+def test_bars_of_several_series_stand_on_one_another_and_are_named() -> None:
+    lower, upper, *legend = bars({"answered": [2], "not": [1]}, ["a"])
+    assert float(upper["y"]) + float(upper["height"]) == pytest.approx(float(lower["y"]), abs=0.1)
+    assert {each["fill"] for each in legend} == {lower["fill"], upper["fill"]}
+
+
+def test_labels_that_do_not_fit_are_left_out() -> None:
+    labels = [f"label {number}" for number in range(100)]
+    text = bar_plot({"x": [1.0] * 100}, labels, title="t", x_label="x", y_label="y")
+    assert 3 < len(re.findall(r">label \d+<", text)) < 12
+
+
+@pytest.mark.parametrize(
+    ("series", "labels"),
+    [({}, ["a"]), ({"x": []}, []), ({"x": [1.0]}, ["a", "b"]), ({"x": [-1.0]}, ["a"]), ({"x": [math.nan]}, ["a"])],
+)
+def test_bars_that_make_no_sense_are_refused(series: dict[str, list[float]], labels: list[str]) -> None:
+    with pytest.raises(ValueError, match="bar"):
+        bars(series, labels)
