@@ -347,26 +347,6 @@ class SessionConfig(_Shared):
         }
         return attrs.evolve(self, **said)
 
-    def unlike(self, echo: SessionConfig) -> tuple[str, ...]:
-        """The fields that are said here and that ``echo`` says otherwise, or not at all.
-
-        Within a section (turn detection, …) only what is said here counts: a server fills in its defaults.
-        """
-        return tuple(
-            field.name
-            for field in attrs.fields(SessionConfig)
-            if (asked := getattr(self, field.name)) is not UNSET and not _covers(getattr(echo, field.name), asked)
-        )
-
-
-def _covers(told: Any, asked: Any) -> bool:
-    told, asked = plain(told), plain(asked)
-    if isinstance(asked, Mapping) and isinstance(told, Mapping):
-        return all(key in told and _covers(told[key], value) for key, value in asked.items())
-    if isinstance(asked, list) and isinstance(told, list):
-        return len(asked) == len(told) and all(map(_covers, told, asked))
-    return bool(told == asked)
-
 
 @attrs.frozen(kw_only=True)
 class ResponseConfig(_Shared):

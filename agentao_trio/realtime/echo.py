@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from agentao_trio.errors import RealtimeError
 from agentao_trio.realtime.protocol import UNSET, AudioFormat, SessionConfig, SessionUpdated
 
-__all__ = ["merged", "taken"]
+__all__ = ["taken"]
 
 #: What an echo has to repeat for a session to be what was asked for: the wrong one of these is noise, or silence.
 _ECHOED = ("input_format", "output_format", "output_modalities")
-
-
-def merged(old: SessionConfig, new: SessionConfig) -> SessionConfig:
-    """``old`` with everything that ``new`` says."""
-    said = {field.name: getattr(new, field.name) for field in attrs.fields(SessionConfig)}
-    return attrs.evolve(old, **{name: value for name, value in said.items() if value is not UNSET})
 
 
 def taken(wanted: SessionConfig, answer: SessionUpdated) -> SessionConfig:
@@ -36,7 +28,7 @@ def taken(wanted: SessionConfig, answer: SessionUpdated) -> SessionConfig:
                 code="echoed_otherwise",
                 param=name,
             )
-    return merged(wanted, told)
+    return wanted.merged(told)
 
 
 def _plainly(value: Any) -> str:

@@ -48,7 +48,7 @@ from agentao_trio.realtime.connection import (
     websocket,
 )
 from agentao_trio.realtime.conversation import Conversation
-from agentao_trio.realtime.echo import merged, taken
+from agentao_trio.realtime.echo import taken
 from agentao_trio.realtime.failures import refusal
 from agentao_trio.realtime.journal import MOST_BYTES, Journal
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
@@ -220,7 +220,7 @@ class RealtimeSession:
 
         Raises :class:`RealtimeError` (``echoed_otherwise``) where the server says that it took something else.
         """
-        wanted = merged(self._wanted, config)
+        wanted = self._wanted.merged(config)
         # The audio formats are repeated in every update: there are servers that reset what is left out.
         asked = attrs.evolve(config, input_format=wanted.input_format, output_format=wanted.output_format)
         answer = await self.request(SessionUpdate(session=asked))

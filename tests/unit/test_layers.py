@@ -244,7 +244,7 @@ LAYERS = {
     "realtime.outbox": waits(),
     "realtime.replay": pure("realtime.conversation", "realtime.protocol", theirs=""),
     "realtime.asking": waits("errors", "realtime", "realtime.protocol", "realtime.failures"),
-    "realtime.echo": pure("errors", "realtime.protocol"),
+    "realtime.echo": pure("errors", "realtime.protocol", theirs=""),
     "realtime.session_statistics": waits("realtime.router", theirs="attrs"),
     "realtime.session": waits(
         *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
