@@ -119,5 +119,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _skipped)
     app.connect("autodoc-process-docstring", _headings)
     app.connect("doctree-read", _builtin_types)
-    for language in ("csv", "mermaid"):
-        app.add_lexer(language, TextLexer)
+    app.add_lexer("csv", TextLexer)

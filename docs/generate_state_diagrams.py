@@ -1,4 +1,4 @@
-"""Write docs/reference/call-states.md from the tables in agentao_trio.callstate.
+"""Write docs/reference/call-states.md and its drawing from the tables in agentao_trio.callstate.
 
 Run it after changing one of the tables; a unit test compares the page with what this prints.
 """
@@ -12,6 +12,7 @@ from agentao_trio.callstate import ALLOWED, ORDER, VERDICTS, CallState, Command,
 from agentao_trio.messages import EventType
 
 PAGE = Path(__file__).parent / "reference" / "call-states.md"
+PICTURE = Path(__file__).parent / "drawings" / "call-order.svg"
 
 EVENTS = sorted({event for _, event in ORDER})
 
@@ -28,7 +29,7 @@ commands are possible. Both are tables in `agentao_trio.callstate`; this page is
 The legal steps are the seven rows of `ORDER`. They say what PROTOCOL section 10.2 says: a call is created, may be
 answered, may then be held and resumed any number of times, and ends.
 
-{diagram}
+![The legal steps between the five states of a call](../drawings/call-order.svg)
 
 Gateways lose events, replay them and get them wrong. `CallOrder.feed` therefore has a verdict for every event in every
 state, and never raises:
@@ -59,11 +60,70 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def order_diagram() -> str:
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {OrderState.NEW.value}"]
-    lines += [f"    {start.value} --> {end.value}: {event.name}" for (start, event), end in ORDER.items()]
-    lines += [f"    {OrderState.ENDED.value} --> [*]", "```"]
-    return "\n".join(lines)
+#: Where each state is drawn: the left upper corner of its box, in pixels.
+PLACES = {
+    OrderState.NEW: (20, 30),
+    OrderState.CREATED: (200, 30),
+    OrderState.ANSWERED: (380, 30),
+    OrderState.HELD: (620, 30),
+    OrderState.ENDED: (380, 170),
+}
+WIDTH, HEIGHT = 100, 36
+
+DRAWING = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 226" width="740" height="226" role="img">
+<title>The order of a call's events: {title}</title>
+<style>
+text{{font:12px system-ui,sans-serif;fill:#1f2430;text-anchor:middle}}
+.word{{paint-order:stroke;stroke:#fff;stroke-width:5px}}
+.bg{{fill:#fff}}.state{{fill:#e3ebfa;stroke:#5b7bb8}}.step{{stroke:#5a6272;stroke-width:1.4;fill:none}}.head{{fill:#5a6272}}
+@media (prefers-color-scheme:dark){{text{{fill:#e6e9ef}}
+.bg{{fill:#14171c}}.word{{stroke:#14171c}}.state{{fill:#22304d;stroke:#6f92d6}}
+.step{{stroke:#a9b2c2}}.head{{fill:#a9b2c2}}}}
+</style>
+<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">
+<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>
+<rect class="bg" width="100%" height="100%" rx="8"/>
+{shapes}
+</svg>
+"""
+
+
+def drawing() -> str:
+    """The legal steps as a picture: one arrow for each row of ``ORDER``."""
+    shapes = [
+        f'<rect class="state" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="18"/>\n'
+        f'<text x="{x + WIDTH // 2}" y="{y + 23}">{state.value}</text>'
+        for state, (x, y) in PLACES.items()
+    ]
+    for (start, event), end in ORDER.items():
+        shapes.append(_arrow(PLACES[start], PLACES[end], event.name.removeprefix("CHANNEL_"), (end, start) in _PAIRS))
+    title = "; ".join(f"{start.value} to {end.value} by {event.name}" for (start, event), end in ORDER.items())
+    return DRAWING.format(title=title, shapes="\n".join(shapes))
+
+
+#: Steps that there are in both directions; their arrows lie beside each other.
+_PAIRS = {(start, end) for (start, _), end in ORDER.items()} & {(end, start) for (start, _), end in ORDER.items()}
+
+
+def _arrow(start: tuple[int, int], end: tuple[int, int], word: str, paired: bool) -> str:
+    (x1, y1), (x2, y2) = start, end
+    if y1 == y2:
+        forwards = x2 > x1
+        from_x, to_x = (x1 + WIDTH, x2) if forwards else (x1, x2 + WIDTH)
+        y = y1 + HEIGHT // 2 + (0 if not paired else -10 if forwards else 10)
+        label = y - 6 if forwards else y + 16
+        return (
+            f'<path class="step" d="M{from_x} {y} {to_x} {y}" marker-end="url(#to)"/>\n'
+            f'<text class="word" x="{(from_x + to_x) // 2}" y="{label}">{word}</text>'
+        )
+    from_x, from_y = x1 + WIDTH // 2, y1 + HEIGHT
+    to_x = x2 + WIDTH // 2 + (from_x > x2 + WIDTH) * 30 - (from_x < x2) * 30
+    middle = ((from_x + to_x) // 2, (from_y + y2) // 2)
+    return (
+        f'<path class="step" d="M{from_x} {from_y} {to_x} {y2}" marker-end="url(#to)"/>\n'
+        f'<text class="word" x="{middle[0]}" y="{middle[1]}">{word.removesuffix("_COMPLETE")}</text>'
+    )
 
 
 def verdict_table() -> str:
@@ -84,8 +144,9 @@ def command_table() -> str:
 
 
 def page() -> str:
-    return TEXT.format(diagram=order_diagram(), verdicts=verdict_table(), commands=command_table())
+    return TEXT.format(verdicts=verdict_table(), commands=command_table())
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    PICTURE.write_text(drawing(), encoding="utf-8")
