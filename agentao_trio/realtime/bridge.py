@@ -277,24 +277,24 @@ class Bridge:
         made_up = 0  # packets of silence since the last that came
         with contextlib.closing(audio):
             while True:
-                frame = None
-                with trio.move_on_after(QUIET_SECONDS):
-                    frame = await anext(audio, _NO_MORE)
-                if frame is _NO_MORE:
+                # One scope for as long as the caller is heard: a new one for each packet costs more than the packet.
+                with trio.CancelScope(deadline=trio.current_time() + QUIET_SECONDS) as patience:
+                    async for frame in audio:
+                        patience.deadline = trio.current_time() + QUIET_SECONDS
+                        self._make_up(min(max(0, frame.lost_before - made_up), LONGEST_GAP), silence)
+                        made_up = 0
+                        self._caller_ms += PACKET_MS
+                        self._caller_dropped = audio.dropped
+                        self._model.append_audio(frame.payload)
                     return
-                if frame is None:
-                    missing = round(QUIET_SECONDS * 1000 / PACKET_MS)
-                    made_up += missing
-                else:
-                    missing = min(max(0, frame.lost_before - made_up), LONGEST_GAP)
-                    made_up = 0
-                if missing:
-                    self._made_up_ms += missing * PACKET_MS
-                    self._model.append_audio(silence * missing)
-                if frame is not None:
-                    self._caller_ms += PACKET_MS
-                    self._model.append_audio(frame.payload)
-                self._caller_dropped = audio.dropped
+                missing = round(QUIET_SECONDS * 1000 / PACKET_MS)
+                made_up += missing
+                self._make_up(missing, silence)
+
+    def _make_up(self, packets: int, silence: bytes) -> None:
+        if packets:
+            self._made_up_ms += packets * PACKET_MS
+            self._model.append_audio(silence * packets)
 
     async def _watch_keys(self) -> None:
         """Gather the keys the caller presses, and tell the model of them."""

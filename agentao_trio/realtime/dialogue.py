@@ -15,7 +15,7 @@ is not the same everywhere; where it does, ``truncate=False`` leaves it to the s
 from __future__ import annotations
 
 import binascii
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -94,7 +94,7 @@ class Dialogue:
         self.ended = 0
         self._speaking_item = ""
         self._unheard: OrderedDict[str, str] = OrderedDict()  # messages without any sound or text yet, by response
-        self._recent: deque[str] = deque(maxlen=_RECENT)
+        self._recent: dict[str, None] = {}  # a set that knows its oldest
 
     def handlers(self) -> dict[type[protocol.ServerEvent], Callable[[Any], None]]:
         """Which events are to be handed to which method."""
@@ -420,7 +420,9 @@ class Dialogue:
             if event.event_id in self._recent:
                 self.counts.duplicates += 1
                 return False
-            self._recent.append(event.event_id)
+            self._recent[event.event_id] = None
+            if len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
         return True
 
     def _new_resampler(self) -> Resampler | None:
