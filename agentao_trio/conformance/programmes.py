@@ -35,6 +35,8 @@ class Programme:
     hostile: bool = False
     #: It waits for minutes: needs leave to be slow.
     slow: bool = False
+    #: Seconds that it does nothing but wait: it is begun before others.
+    waits: float = 0.0
     #: What it looks at is a matter of milliseconds: nothing is concluded on a bad path.
     timing: bool = False
     #: What the target has to have, in the profile's words: "token", "second_tenant", "second_client" …

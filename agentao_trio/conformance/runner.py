@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import random
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ from agentao_trio.conformance.limits import LimitReached, Limits
 from agentao_trio.conformance.profile import Profile
 from agentao_trio.conformance.programmes import PROGRAMMES, Inconclusive, Programme, Unsupported
 from agentao_trio.conformance.requirements import REQUIREMENTS, Finding, Judgement, Level, Requirement
-from agentao_trio.conformance.trace import Trace
+from agentao_trio.conformance.trace import Trace, What
 from agentao_trio.errors import AgentaoError, ConnectError
 
 __all__ = ["Attempt", "Options", "Place", "Progress", "Result", "RunReport", "Target", "Verdict", "run"]
@@ -236,10 +237,12 @@ class _Run:
     # -- all of them ------------------------------------------------------------------------------------------------
 
     async def everything(self, checks: Sequence[Requirement]) -> None:
-        limiter = trio.CapacityLimiter(self._options.side_by_side)
+        # Those that wait for long begin first, so that nobody waits for them in the end.
+        to_do = deque(sorted(checks, key=lambda check: -PROGRAMMES[check.id].waits))
 
-        async def one(check: Requirement) -> None:
-            async with limiter:
+        async def work() -> None:
+            while to_do:
+                check = to_do.popleft()
                 self._progress(Progress(requirement=check, done=self._done, total=len(checks)))
                 began = trio.current_time()
                 try:
@@ -253,8 +256,8 @@ class _Run:
                 self._progress(Progress(requirement=check, done=self._done, total=len(checks), result=result))
 
         async with trio.open_nursery() as nursery:
-            for check in checks:
-                nursery.start_soon(one, check)
+            for _ in range(self._options.side_by_side):
+                nursery.start_soon(work)
         self._look_everywhere(checks)
 
     def _look_everywhere(self, checks: Sequence[Requirement]) -> None:
@@ -436,6 +439,9 @@ class _Run:
             return Verdict.INCONCLUSIVE, f"seen in {len(failed)} of {len(attempts)} runs: {_first(failed[0])}"
         if latest.unsupported:
             return Verdict.UNSUPPORTED, latest.unsupported
+        closed = [each for each in attempts if each.inconclusive and _closed_by_gateway(each.trace)]
+        if len(closed) >= min(2, self._options.repeat):
+            return _bad(check.level), f"the gateway closed the connection: {_closed_by_gateway(closed[-1].trace)}"
         why = latest.inconclusive or latest.judgement.open_because
         if why and not any(each.judgement.judged and not each.inconclusive for each in attempts):
             return Verdict.INCONCLUSIVE, why
@@ -458,6 +464,13 @@ class _Run:
 
 def _bad(level: Level) -> Verdict:
     return {Level.MUST: Verdict.FAIL, Level.SHOULD: Verdict.WARN, Level.INFO: Verdict.INFO}[level]
+
+
+def _closed_by_gateway(trace: Trace) -> str:
+    """The error with which a connection was closed on which something had been answered; empty where none was."""
+    answered = {each.link for _, each in trace.of(What.REPLY) if each.note == "fin"}
+    ends = (each for _, each in trace.of(What.CLOSED) if each.code and each.link in answered)
+    return next((f"code {each.code} {each.note!r}" for each in ends), "")
 
 
 def _first(attempt: Attempt) -> str:

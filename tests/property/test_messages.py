@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentao_trio import messages
+from agentao_trio.conformance import strategies
 from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
 from agentao_trio.messages import MESSAGES, EventType, Message
 from tests.golden.values import FIELDS, VECTORS, octets
@@ -28,51 +29,17 @@ REASONS = {
 }
 
 
-def integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
-    lowest = -(1 << bits - 1) if signed else 0
-    return st.integers(lowest, lowest + (1 << bits) - 1)
-
-
-#: Text as decoding gives it, of any bytes whatever. (Other lone surrogates may come back as what they spell together.)
-TEXT = st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "str": TEXT,
-    "bytes": st.binary(),
-    "bool": st.booleans(),
-    "i8": integers(8, signed=True),
-    "u16": integers(16, signed=False),
-    "i32": integers(32, signed=True),
-    "u32": integers(32, signed=False),
-    "i64": integers(64, signed=True),
-    "u64": integers(64, signed=False),
-    "f64": st.floats(allow_nan=False),
-}
-
-
-def values(kind: str) -> st.SearchStrategy[Any]:
-    """Any value of a field, by the type that the golden vectors' schema gives it."""
-    family, _, name = kind.partition(":")
-    if family == "vec":
-        return st.lists(message(name), max_size=3)
-    return VALUES["i32" if family == "enum" else kind]
-
-
-def message(name: str) -> st.SearchStrategy[Message]:
-    return st.builds(MESSAGES[name], **{field: values(kind) for field, kind in FIELDS[name]})
-
-
 #: How many bytes a field's default takes, where it is not four.
 DEFAULT_SIZE = {"bool": 1, "i8": 1, "u16": 2, "i64": 8, "u64": 8, "f64": 8}
 
-ANY_MESSAGE = st.sampled_from(sorted(MESSAGES)).flatmap(message)
+ANY_MESSAGE = strategies.any_message()
 ANY_CLASS = st.sampled_from(list(MESSAGES.values()))
 BODIES = st.sampled_from([octets(entry, "body") for entry in VECTORS["decode"]]) | ANY_MESSAGE.map(messages.encode)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_what_goes_in_comes_out(name: str) -> None:
-    @given(message(name))
+    @given(strategies.message_of(MESSAGES[name]))
     def round_trip(original: Message) -> None:
         decoded = messages.decode_counted(type(original), messages.encode(original))
         assert decoded == (original, 0, 0)
@@ -152,7 +119,11 @@ def test_the_generated_reader_and_the_one_by_field_agree(cls: type[Message], bod
 
 #: Values that fit their field, almost fit it, and do not fit at all.
 ODD_VALUES = st.one_of(
-    *VALUES.values(),
+    strategies.text(),
+    st.binary(),
+    st.booleans(),
+    st.integers(-(2**64), 2**64),
+    st.floats(allow_nan=False),
     st.sampled_from([None, 2**31, -(2**63), 2**64, 1.0, "\ud800", bytearray(b"x"), memoryview(b"y"), EventType(3)]),
 )
 

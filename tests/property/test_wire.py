@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentao_trio.conformance import strategies
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.wire import (
     Frame,
@@ -20,23 +20,14 @@ from agentao_trio.wire import (
 )
 
 UINT32 = st.integers(0, 2**32 - 1)
-FRAMES = st.builds(Frame, UINT32, st.binary(max_size=40))
-PADDING = st.integers(0, 3).map(lambda size: struct.pack("<I", size) + bytes(size))
+FRAMES = strategies.frames()
 ENVELOPES = st.binary(max_size=40).map(lambda payload: struct.pack("<BBi", 0, 0, len(payload)) + payload)
 
 #: A limit this low is met by small examples too.
 LIMIT = 30
-STREAMS = st.lists(FRAMES.map(lambda frame: encode_frame(*frame)) | PADDING | st.binary(max_size=10), max_size=8).map(
-    b"".join
-)
-
-
-@st.composite
-def chunked(draw: st.DrawFn, streams: st.SearchStrategy[bytes]) -> list[bytes]:
-    """A stream cut anywhere, the same place twice included: that makes an empty chunk."""
-    stream = draw(streams)
-    cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    return [stream[start:stop] for start, stop in pairwise([0, *cuts, len(stream)])]
+STREAMS = st.lists(
+    FRAMES.map(lambda frame: encode_frame(*frame)) | strategies.padding() | st.binary(max_size=10), max_size=8
+).map(b"".join)
 
 
 Outcome = tuple[list[Frame], int, int, tuple[str, int | None] | None]
@@ -72,7 +63,7 @@ def naive(stream: bytes, limit: int) -> Outcome:
     return frames, short, len(stream) - offset, None
 
 
-@given(chunked(STREAMS))
+@given(strategies.chunked(STREAMS))
 def test_any_chunking_of_any_stream_reads_as_the_whole(chunks: list[bytes]) -> None:
     stream = b"".join(chunks)
     expected = naive(stream, LIMIT)
@@ -81,7 +72,7 @@ def test_any_chunking_of_any_stream_reads_as_the_whole(chunks: list[bytes]) -> N
     assert read([stream[at : at + 1] for at in range(len(stream))], LIMIT) == expected
 
 
-@given(st.lists(FRAMES), st.lists(PADDING, max_size=3))
+@given(st.lists(FRAMES), st.lists(strategies.padding(), max_size=3))
 def test_frames_come_out_as_they_went_in(frames: list[Frame], padding: list[bytes]) -> None:
     stream = b"".join(padding) + b"".join(encode_frame(*frame) for frame in frames)
     assert read([stream], 1 << 20) == (frames, len(padding), 0, None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import trio
-from hypothesis import strategies as st
 
 from agentao_trio.callstate import CallOrder, OrderState, Verdict
+from agentao_trio.conformance import strategies
 from agentao_trio.conformance.kit import Kit, Link
 from agentao_trio.conformance.programmes import Unsupported, programme
 from agentao_trio.conformance.requirements import Judgement, Level, requirement
@@ -363,8 +363,6 @@ async def _beside_others(kit: Kit) -> None:
 
 # -- programmes of commands ---------------------------------------------------------------------------------------
 
-_COMMANDS = st.lists(st.sampled_from(["hold", "unhold", "mute", "unmute", "barge", "wait", "terminate"]), max_size=8)
-
 
 @requirement(
     "EVT-08",
@@ -387,7 +385,11 @@ def _random_programmes(trace: Trace, say: Judgement) -> None:
 
 
 @programme(
-    "EVT-08", roles="answer", example=_COMMANDS, calls=40, faults="hold_twice resume_without_hold hold_survives_hangup"
+    "EVT-08",
+    roles="answer",
+    example=strategies.command_programmes(),
+    calls=40,
+    faults="hold_twice resume_without_hold hold_survives_hangup",
 )
 async def _programme_of_commands(kit: Kit, commands: list[str]) -> None:
     actions = {

@@ -237,7 +237,7 @@ def _hundred_seconds(trace: Trace, say: Judgement) -> None:
     _away_a_second(trace, say)
 
 
-@programme("RPL-04", roles="answer", slow=True, disturbs=True, faults="buffer_of_30_s")
+@programme("RPL-04", roles="answer", slow=True, waits=100.0, disturbs=True, faults="buffer_of_30_s")
 async def _away_100_seconds(kit: Kit) -> None:
     await _be_away(kit, 100.0, ends=1)
 
@@ -255,7 +255,7 @@ def _too_old(trace: Trace, say: Judgement) -> None:
             )
 
 
-@programme("RPL-05", roles="answer", slow=True, disturbs=True, faults="buffer_for_ever")
+@programme("RPL-05", roles="answer", slow=True, waits=130.0, disturbs=True, faults="buffer_for_ever")
 async def _away_130_seconds(kit: Kit) -> None:
     await _be_away(kit, 130.0, ends=1)
 

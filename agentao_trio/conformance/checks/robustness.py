@@ -146,7 +146,7 @@ def _idle_timeout(trace: Trace, say: Judgement) -> None:
         )
 
 
-@programme("FLW-05", faults="idle_timeout_of_5_s")
+@programme("FLW-05", waits=28.0, faults="idle_timeout_of_5_s")
 async def _be_quiet(kit: Kit) -> None:
     # No PING of ours keeps it alive: what is tested is the peer's patience.
     quiet = attrs.evolve(kit.profile.transport, ping_interval=100.0, dead_after=100.0, idle_timeout=120.0)
@@ -325,7 +325,7 @@ def _vanished(trace: Trace, say: Judgement) -> None:
         )
 
 
-@programme("ROB-05", roles="answer", disturbs=True, calls=1, faults="vanished_clients_kept")
+@programme("ROB-05", roles="answer", waits=35.0, disturbs=True, calls=1, faults="vanished_clients_kept")
 async def _vanish(kit: Kit) -> None:
     for number in range(10):
         async with kit.link(f"V{number}", subscribe=False) as link:

@@ -130,7 +130,7 @@ def _idle(trace: Trace, say: Judgement) -> None:
         )
 
 
-@programme("SUB-05", roles="answer", faults="idle_subscription_forgotten")
+@programme("SUB-05", roles="answer", waits=30.0, faults="idle_subscription_forgotten")
 async def _idle_for_30_seconds(kit: Kit) -> None:
     async with kit.link() as link:
         await trio.sleep(30)

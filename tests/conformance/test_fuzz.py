@@ -1,0 +1,36 @@
+"""The client takes whatever is legal: whole calls against a gateway that does everything in unusual ways."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentao_trio.gateway import GatewaySettings
+from tests.support.simulated import simulated
+
+ECHO, BUSY = "+15550100001", "+15550100017"
+CAUSES = {ECHO: 16, BUSY: 17}
+
+
+@pytest.mark.parametrize("reply", ["framed", "bare", "none"])
+@pytest.mark.parametrize("seed", range(8))
+async def test_calls_live_and_end_at_an_unusual_gateway(seed: int, reply: str, autojump_clock: MockClock) -> None:
+    settings = GatewaySettings(fuzz=seed, reply=reply)  # type: ignore[arg-type]
+    causes: list[tuple[str, int]] = []
+    async with simulated(settings) as (session, _):
+
+        async def one(number: str) -> None:
+            async with await session.originate(number, trunk_id="main") as call:
+                if number == ECHO:
+                    await call.wait_answered()
+                    await trio.sleep(2)
+                    await call.hangup()
+                with trio.fail_after(20):
+                    ended = await call.wait_ended()
+                causes.append((number, ended.q850_cause))
+
+        async with trio.open_nursery() as nursery:
+            for number in (ECHO, BUSY, ECHO):
+                nursery.start_soon(one, number)
+    assert sorted(causes) == sorted((number, CAUSES[number]) for number in (ECHO, ECHO, BUSY))
