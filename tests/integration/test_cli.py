@@ -78,7 +78,7 @@ def test_no_command_at_all_shows_the_help(run: Run) -> None:
     assert run() == run("--help")
 
 
-@pytest.mark.parametrize("command", ["", "demo", "gateway", "call", "doctor"])
+@pytest.mark.parametrize("command", ["", "demo", "agent", "live", "conformance", "gateway", "call", "doctor"])
 def test_help_has_examples_and_tells_the_exit_statuses(command: str, run: Run) -> None:
     status, out, err = run(*command.split(), "--help")
     assert (status, err) == (0, "")
@@ -86,12 +86,19 @@ def test_help_has_examples_and_tells_the_exit_statuses(command: str, run: Run) -
     assert "Exit status" in out
 
 
-def test_the_reference_page_knows_every_option(run: Run) -> None:
+COMMANDS = ("demo", "agent", "history", "live", "conformance", "gateway", "call", "doctor")
+OF_HISTORY = ("list", "show", "stats", "report", "export", "replay", "prune", "tail")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_reference_page_knows_every_option(command: str, run: Run) -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
-    for command in ("demo", "gateway", "call", "doctor"):
-        options = set(re.findall(r"--[a-z-]+", run(command, "--help")[1])) - {"--live"}
-        section = page.partition(f"## `agentao-trio {command}")[2].partition("\n## ")[0]
-        assert options - set(re.findall(r"--[a-z-]+", section)) == set(), command
+    texts = [run(command, *each, "--help")[1] for each in (zip(OF_HISTORY) if command == "history" else [()])]
+    options = {option for text in texts for option in re.findall(r"(?<![\w-])--[a-z-]+", text)}
+    # What is so unless it is switched off has no row for switching it on.
+    options -= {f"--{option.removeprefix('--no-')}" for option in options if option.startswith("--no-")}
+    section = page.partition(f"## `agentao-trio {command}")[2].partition("\n## ")[0]
+    assert options - set(re.findall(r"--[a-z-]+", section)) == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
