@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from agentao_trio.analytics import Distribution, Figures, Spread, ToolFigures
@@ -221,19 +221,22 @@ def _timed(title: str, heading: str, rows: Mapping[str, ToolFigures]) -> str:
 
 def _calls(calls: Sequence[CallSummary], clock: _Clock) -> str:
     arrows = {"inbound": "←", "outbound": "→"}
-    cell: Callable[[CallSummary], tuple[str, ...]] = lambda call: (  # noqa: E731 - a row, beside its headings
-        clock.tell(call.began_at),
-        arrows.get(call.direction, ""),
-        call.caller,
-        call.callee,
-        call.status,
-        "" if call.q850_cause is None else f"{call.q850_cause} {q850_name(call.q850_cause)}",
-        "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}",
-        _figure(call.mos),
-        call.call_sid,
-    )
+
+    def cells(call: CallSummary) -> tuple[str, ...]:
+        return (
+            clock.tell(call.began_at),
+            arrows.get(call.direction, ""),
+            call.caller,
+            call.callee,
+            call.status,
+            "" if call.q850_cause is None else f"{call.q850_cause} {q850_name(call.q850_cause)}",
+            "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}",
+            _figure(call.mos),
+            call.call_sid[:12],
+        )
+
     headings = ("Began", "", "From", "To", "Status", "Cause", ">Talked s", ">MOS", "Call")
-    return _table(f"The latest {len(calls)} calls", headings, [cell(call) for call in calls])
+    return _table(f"The latest {len(calls)} calls", headings, [cells(call) for call in calls])
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import datetime
 import io
 import json
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import attrs
 import trio
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from agentao_trio.analytics import Analysis, Figures, Spread, ToolFigures
 from agentao_trio.causes import q850_name
+from agentao_trio.cli.history_export import write, write_parquet
 from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.history import CallFilter, History, open_history
@@ -376,6 +377,7 @@ def replay_command(
     /,
     *,
     speed: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))] = 1.0,
+    live: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=65_535))] = None,
 ) -> int:
     """One call again, at the pace it happened: its stored bytes through the code that live ones pass.
 
@@ -385,6 +387,7 @@ def replay_command(
         file: The history file.
         call: The call's sid, or its beginning.
         speed: 2 is twice as fast; 0 takes no time at all.
+        live: Show it in the browser too, on this port of loopback (0 takes a free one), until Ctrl-C.
     """
 
     async def command() -> int:
@@ -397,9 +400,17 @@ def replay_command(
         differences: list[Any] = []
 
         async def work() -> None:
-            report = await replay(records, hub, speed=speed or None)
-            differences.extend(report.differences)
-            output.print(f"{report.records} records over {report.seconds:.1f} s", soft_wrap=True)
+            async with contextlib.AsyncExitStack() as stack:
+                if live is not None:
+                    from agentao_trio.live import serve as serve_live
+
+                    page = await stack.enter_async_context(serve_live(hub, port=live))
+                    output.print(f"live calls: {page.url}", soft_wrap=True)
+                told = await replay(records, hub, speed=speed or None)
+                differences.extend(told.differences)
+                output.print(f"{told.records} records over {told.seconds:.1f} s", soft_wrap=True)
+                if live is not None:
+                    await trio.sleep_forever()
 
         received = await until_signalled(work)
         for difference in differences:
@@ -411,6 +422,40 @@ def replay_command(
 
 def _line(record: Record) -> str:
     return printable(f"{record.kind.value:<13}{_in_words(record)}")
+
+
+@history_app.command(name="judge")
+def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
+    """Hold what the gateway sent against the rules of the conformance kit that events alone can show.
+
+    Exit status 1 where it broke a rule that is a MUST. Needs the extra conformance.
+
+    Args:
+        file: The history file.
+        call: Only the events of this call: its sid, or its beginning. Otherwise those of each session in turn.
+    """
+
+    async def command() -> int:
+        from agentao_trio.cli.history_judge import judge
+
+        runs: dict[int, list[Record]] = {}
+        with open_history(file) as history:
+            sid = None if call is None else _find(history, call).call_sid
+            for (number, _), record in history.positioned(call_sid=sid, kinds=(RecordKind.EVENT, RecordKind.SESSION)):
+                runs.setdefault(number, []).append(record)
+        table, broken = _table("Rule", "Verdict", "What"), False
+        for records in runs.values():
+            for each in judge(records):
+                if each.verdict == "open":
+                    continue
+                broken = broken or each.verdict == "fail"
+                _row(table, each.rule.id, each.verdict, each.rule.title)
+                for found in each.judgement.findings[:5]:
+                    _row(table, "", "", f"{found.call_sid[:12]}: expected {found.expected}; seen {found.seen}")
+        output.print(table)
+        return FAILURE if broken else 0
+
+    return run(command)
 
 
 @history_app.command(name="tail")
@@ -480,36 +525,15 @@ def export_command(
             )
             if form == "parquet":
                 assert out is not None
-                _write_parquet(rows, out)
+                write_parquet(rows, out)
             elif out is None:
-                _write(rows, form, sys.stdout)
+                write(rows, form, sys.stdout)
             else:
                 with out.open("w", encoding="utf-8", newline="") as target:
-                    _write(rows, form, target)
+                    write(rows, form, target)
         return 0
 
     return run(command)
-
-
-def _write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
-    if form == "csv":
-        writer = csv.DictWriter(target, [field.name for field in attrs.fields(CallSummary)])
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        for row in rows:
-            target.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise UsageError("--format parquet needs the extra 'analysis': pip install 'agentao-trio[analysis]'") from None
-    # What a record holds depends on its kind: it stays JSON text in its column.
-    flat = [{**row, "data": json.dumps(row["data"])} if "data" in row else row for row in rows]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
 
 
 @history_app.command(name="prune")

@@ -1,0 +1,200 @@
+"""``agentao-trio history`` as a user meets it, on a file of real calls."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agentao_trio import messages
+from agentao_trio.cli import app
+from agentao_trio.errors import CallEnded
+from agentao_trio.history import open_history
+from agentao_trio.hub import Hub
+from agentao_trio.messages import CallEvent, EventType
+from agentao_trio.records import RecordKind
+from agentao_trio.store import open_store
+from tests.support.simulated import simulated
+
+ECHO, BUSY = "+15550100001", "+15550100017"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``agentao-trio history``; returns exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = app(("history", *arguments)) or 0
+        except SystemExit as end:
+            status = int(str(end.code or 0))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
+
+
+async def _make_calls(path: Path) -> None:
+    async with open_store(path) as store:
+        hub = Hub()
+        store.attach(hub)
+        async with simulated(hub=hub) as (session, _):
+            for number in (ECHO, BUSY):
+                async with await session.originate(number, trunk_id="main", call_from="+15550109999") as call:
+                    try:
+                        await call.wait_answered()
+                        await trio.sleep(1.2)
+                    except CallEnded:
+                        assert number == BUSY
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A history of one call that was answered and one that was busy."""
+    path = tmp_path_factory.mktemp("history") / "calls.db"
+    trio.run(_make_calls, path, clock=MockClock(autojump_threshold=0))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def file(tmp_path: Path, recorded: bytes) -> Path:
+    path = tmp_path / "calls.db"
+    path.write_bytes(recorded)
+    return path
+
+
+def test_calls_are_listed_and_found(run: Run, file: Path) -> None:
+    status, out, _ = run("list", "calls.db")
+    assert status == 0
+    assert re.search(rf"{re.escape(BUSY)}\s+busy\s+17", out)
+    assert re.search(rf"{re.escape(ECHO)}\s+completed\s+16", out)
+    _, out, _ = run("list", "calls.db", "--cause", "17", "--json")
+    [call] = map(json.loads, out.splitlines())
+    assert (call["callee"], call["status"]) == (BUSY, "busy")
+    _, out, _ = run("show", "calls.db", call["call_sid"][:8])
+    assert "17 (User busy)" in out
+    assert "CHANNEL_HANGUP_COMPLETE" in out
+    assert run("list", "calls.db", "--since", "1d", "--number", "999999999")[1] == "no call matches\n"
+    assert run("show", "calls.db", "nobody")[0] != 0
+    assert run("list", "calls.db", "--since", "yesterday")[0] != 0
+
+
+def test_figures_as_tables_json_and_a_page(run: Run, file: Path) -> None:
+    assert "2 calls (0 inbound, 2 outbound, 0 open)" in run("stats", "calls.db")[1]
+    assert json.loads(run("stats", "calls.db", "--json")[1])["answered"] == 1
+    status, out, _ = run("report", "calls.db", "--out", "report.html", "--title", "Two calls")
+    assert (status, out) == (0, "wrote report.html\n")
+    page = (file.parent / "report.html").read_text()
+    assert "<h1>Two calls</h1>" in page
+    assert "User busy" in page
+    status, _, err = run("report", "calls.db", "--out", "no/where.html")
+    assert status != 0
+    assert "cannot write no/where.html" in err
+
+
+def test_exports_hold_everything(run: Run, file: Path) -> None:
+    with open_history(file) as history:
+        records = list(history.records())
+        calls = list(history.calls())
+    _, out, _ = run("export", "calls.db")
+    assert [json.loads(line) for line in out.splitlines()] == [record.as_json() for record in records]
+    assert run("export", "calls.db", "--what", "calls", "--format", "csv", "--out", "calls.csv")[0] == 0
+    with (file.parent / "calls.csv").open(newline="") as table:
+        assert [row["callee"] for row in csv.DictReader(table)] == [ECHO, BUSY]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert run("export", "calls.db", "--format", "parquet", "--what", "calls", "--out", "calls.parquet")[0] == 0
+    assert parquet.read_table(file.parent / "calls.parquet").to_pylist() == [attrs.asdict(call) for call in calls]
+    assert run("export", "calls.db", "--format", "parquet", "--out", "records.parquet")[0] == 0
+    assert parquet.read_table(file.parent / "records.parquet").num_rows == len(records)
+
+
+def test_a_call_is_replayed_and_what_comes_out_differently_is_said(run: Run, file: Path) -> None:
+    sid = json.loads(run("list", "calls.db", "--cause", "16", "--json")[1])["call_sid"]
+    status, out, _ = run("replay", "calls.db", sid, "--speed", "0")
+    assert status == 0
+    assert "CHANNEL_ANSWER" in out
+    assert re.search(r"\d+ records over 1\.\d s", out)
+
+
+def test_a_good_gateway_is_judged_good_and_a_bad_one_is_found_out(run: Run, file: Path, tmp_path: Path) -> None:
+    status, out, _ = run("judge", "calls.db")
+
+    assert status == 0
+    assert re.search(r"EVT-01\s+pass", out)
+    assert "fail" not in out
+
+    async def break_a_rule() -> None:
+        async with open_store(tmp_path / "bad.db") as store:
+            hub = Hub()
+            store.attach(hub)
+            for kind in (EventType.CHANNEL_HANGUP_COMPLETE, EventType.CHANNEL_ANSWER, EventType.CHANNEL_CREATE):
+                raw = messages.encode(CallEvent(call_sid="backwards", event_type=kind))
+                hub.publish(RecordKind.EVENT, "backwards", raw=raw, verdict="violation", event={})
+
+    trio.run(break_a_rule)
+    status, out, _ = run("judge", "bad.db", "backwards")
+    assert status == 1
+    assert re.search(r"EVT-01\s+fail", out)
+
+
+def test_a_replay_can_be_watched_in_the_browser(file: Path) -> None:
+    with open_history(file) as history:
+        sid = next(history.calls()).call_sid
+    command = [sys.executable, "-u", "-m", "agentao_trio", "history", "replay", str(file), sid, "--live", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert b"<html" in page.read()
+        while "records over" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 128 + signal.SIGINT
+
+
+def test_old_calls_are_pruned(run: Run, file: Path) -> None:
+    assert run("prune", "calls.db", "--older-than", "1h")[1] == "0 calls deleted\n"
+    assert run("prune", "calls.db", "--max-bytes", "0")[1] == "2 calls deleted\n"
+    assert run("list", "calls.db")[1] == "no call matches\n"
+    assert run("prune", "calls.db")[0] != 0
+
+
+def test_a_running_session_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+
+    async def follow() -> str:
+        async with open_store(path) as store:
+            hub = Hub()
+            store.attach(hub)
+            command = [sys.executable, "-u", "-m", "agentao_trio", "history", "tail", str(path), "--json"]
+            async with await trio.open_file(tmp_path / "out.txt", "w") as out:
+                process = await trio.lowlevel.open_process(command, stdout=out.wrapped)
+                text = ""
+                with trio.fail_after(20):
+                    while not text:  # it follows from when it has come up
+                        hub.publish(RecordKind.GAP, "call", packets=7)
+                        await store.flush()
+                        await trio.sleep(0.1)
+                        text = await trio.Path(tmp_path / "out.txt").read_text()
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 0
+        return text
+
+    first = json.loads(trio.run(follow).splitlines()[0])
+    assert (first["call_sid"], first["data"]) == ("call", {"packets": 7})
