@@ -72,10 +72,12 @@ class UdpSocket:
 
     @property
     def address(self) -> Address:
+        """Where this one is: host and port."""
         address: Address = self._socket.getsockname()
         return address
 
     async def resolve(self, host: str, port: int) -> Address:
+        """Host and port as an address. Raises OSError."""
         return (await resolve(host, port, self._socket.family))[0][1]
 
     def connect(self, peer: Address) -> None:
@@ -84,12 +86,14 @@ class UdpSocket:
         self._peer = peer
 
     def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram; it may get lost. Raises OSError once this is closed."""
         if self._peer is None:
             self._socket.sendto(data, to)
         else:
             self._socket.send(data)
 
     def receive(self) -> tuple[bytes, Address]:
+        """One datagram and where it came from. Raises BlockingIOError when there is none."""
         if self._peer is None:
             length, source = self._socket.recvfrom_into(self._buffer)
         else:
@@ -97,9 +101,11 @@ class UdpSocket:
         return bytes(self._view[:length]), source
 
     async def wait_readable(self) -> None:
+        """Wait until there is something to receive. Cancellation loses nothing."""
         await trio.lowlevel.wait_readable(self._socket)
 
     def close(self) -> None:
+        """Close it; harmless when repeated. Whoever waits is told so."""
         if self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

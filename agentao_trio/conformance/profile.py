@@ -8,7 +8,7 @@
     trunk = "main"
     credentials = "account.json"        # never in a report
     presenter = "first_stream"          # none, first_stream or tenant_field
-second_credentials = "other.json"   # another tenant's
+    second_credentials = "other.json"   # another tenant's
     capabilities = ["token", "second_tenant"]
 
     [destinations]                      # who is called for which role

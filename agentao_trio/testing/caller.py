@@ -97,6 +97,7 @@ class ScriptedCaller:
         self._changed.unpark_all()
 
     def hear(self, packet: Packet | None) -> None:
+        """For the gateway: 20 ms of what the agent says, None for nothing."""
         payload = self._codec.silence if packet is None else packet.payload
         self._heard += payload
         self._heard_ever += len(payload)
@@ -108,6 +109,7 @@ class ScriptedCaller:
         self._changed.unpark_all()
 
     def say(self) -> bytes | None:
+        """For the gateway: the next 20 ms of what this caller says, None for nothing."""
         if self._to_say:
             self._pause = _PAUSE_AFTER
             self._changed.unpark_all()
@@ -116,6 +118,7 @@ class ScriptedCaller:
         return self._codec.silence if self._pause >= 0 else None
 
     def ended(self, cause: int) -> None:
+        """For the gateway: the call is over, with this Q.850 cause."""
         self._cause = cause
         self._changed.unpark_all()
 

@@ -184,6 +184,7 @@ class MemorySocket:
 
     @property
     def address(self) -> Address:
+        """Where this one is: host and port."""
         return self._address
 
     async def resolve(self, host: str, port: int) -> Address:
@@ -194,11 +195,13 @@ class MemorySocket:
         return host, port
 
     def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram; it may get lost. Raises OSError once this is closed."""
         if self._closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._network._send(self, data, to)
 
     def receive(self) -> tuple[bytes, Address]:
+        """One datagram and where it came from. Raises BlockingIOError when there is none."""
         if not self._is_readable():
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         what = heapq.heappop(self._arrivals)[2]
@@ -207,6 +210,7 @@ class MemorySocket:
         return what
 
     async def wait_readable(self) -> None:
+        """Wait until there is something to receive. Cancellation loses nothing."""
         if self._is_readable():
             await trio.lowlevel.checkpoint()
             return
@@ -222,6 +226,7 @@ class MemorySocket:
         return bool(self._arrivals) and self._arrivals[0][0] <= trio.current_time()
 
     def close(self) -> None:
+        """Close it; harmless when repeated. Whoever waits is told so."""
         if not self._closed:
             self._closed = True
             self._network._sockets.pop(self._address, None)
