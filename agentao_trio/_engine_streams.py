@@ -207,10 +207,16 @@ class Engine(StockEngine):
         sender = stream.sender
         pending = sender._pending  # ranges of offsets
         has_spoken = False
-        while len(pending) or sender._pending_eof:
+        while True:
+            if len(pending):
+                first = pending[0]
+                start, size = first.start, first.stop - first.start
+            elif sender._pending_eof:
+                start, size = sender._buffer_stop, 0
+            else:
+                return True
             highest = sender.highest_offset
             allowed = min(highest + self._remote_max_data - self._remote_max_data_used, stream.max_stream_data_remote)
-            start, size = (pending[0].start, len(pending[0])) if len(pending) else (sender._buffer_stop, 0)
             if stream.is_blocked or (size and start >= allowed):
                 self._blocked[stream] = None
                 return True
@@ -223,7 +229,8 @@ class Engine(StockEngine):
                 return False
             frame = sender.get_frame(room, allowed)
             assert frame is not None  # there is something to say, and room for it
-            end = start + len(frame.data)
+            data = frame.data
+            end = start + len(data)
             # RFC 9000 §19.8: with a length, with an offset unless it is 0, and with FIN where it ends the stream.
             buffer = builder.start_frame(
                 QuicFrameType.STREAM_BASE | 2 | (4 if start else 0) | frame.fin,
@@ -234,11 +241,10 @@ class Engine(StockEngine):
             buffer.push_uint_var(stream.stream_id)
             if start:
                 buffer.push_uint_var(start)
-            buffer.push_uint16(len(frame.data) | 0x4000)
-            buffer.push_bytes(frame.data)
+            buffer.push_uint16(len(data) | 0x4000)
+            buffer.push_bytes(data)
             self._remote_max_data_used += sender.highest_offset - highest
             has_spoken = True
-        return True
 
     def _follow(self, builder: QuicPacketBuilder, stream: QuicStream) -> None:
         """See to it that ``stream`` gets its turn again if the packet with its latest frame is lost."""

@@ -46,30 +46,23 @@ class Subscription(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._items:
+        if self._items or self._ended or self._closed:
             await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._items:
-            if self._ended or self._closed:
-                break
-            await self._wait()
+        while not (self._items or self._ended or self._closed):
+            task = trio.lowlevel.current_task()
+
+            def abort(_: object, task: trio.lowlevel.Task = task) -> trio.lowlevel.Abort:
+                del self._waiting[task]
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            self._waiting[task] = None
+            await trio.lowlevel.wait_task_rescheduled(abort)
         if self._items:
             return self._items.popleft()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         raise StopAsyncIteration
-
-    async def _wait(self) -> None:
-        task = trio.lowlevel.current_task()
-        self._waiting[task] = None
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            del self._waiting[task]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _wake(self) -> None:
         """Somebody who waits, the one who has waited longest."""

@@ -256,6 +256,13 @@ class _Backlog:
         self._unsent.append((self._written, now))
         self._unacknowledged.append((self._written, now))
 
+    def is_gone(self, now: float) -> None:
+        """All that was written is acknowledged."""
+        if self._unacknowledged:
+            self._round_trip = min(self._round_trip, now - self._unacknowledged[-1][1])
+            self._unsent.clear()
+            self._unacknowledged.clear()
+
     def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
         """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
         sent, acknowledged = self._written - unsent, self._written - backlog
@@ -305,6 +312,7 @@ class Uplink:
         #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
         #: not wait.
         self.taps: list[Callable[[bytes, Codec, float], None]] = []
+        self._most_backlog = _packets(BACKLOG_SECONDS)
         self._limit = _packets(OUTBOX_SECONDS)
         self._low = self._limit - _packets(OUTBOX_STEP)
         self._sending = False
@@ -339,8 +347,9 @@ class Uplink:
         if self._sending:
             raise trio.BusyResourceError("another task is sending audio on this call")
         self._sending = True
+        has_waited = False
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._raise_if_over()
             if self._packetizer is None or self._speech is None:
                 self._codec, self._packetizer, self._speech = codec, Packetizer(codec), SpeechConverter(codec)
@@ -349,12 +358,15 @@ class Uplink:
                 while packets:
                     while len(self._queue) >= self._limit:
                         await self._changed.park()
+                        has_waited = True
                         self._raise_if_over()
                     if passage is not None and passage.stopped:
                         return
                     self._enqueue(packets.popleft(), passage)
             finally:
                 self.counters.packets_cleared += len(packets)
+            if not has_waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             self._sending = False
 
@@ -524,9 +536,13 @@ class Uplink:
                 return None
             self._backlog = _Backlog()
             self.counters.streams_opened += 1
-        unsent, backlog = self._stream.unsent, self._stream.backlog
-        is_full = backlog > _packets(BACKLOG_SECONDS) * (size + _FRAME_OVERHEAD)
-        return None if is_full or self._backlog.is_stale(unsent, backlog, self._slot_time) else self._stream
+        stream = self._stream
+        backlog = stream.backlog
+        if not backlog:  # as nearly always
+            self._backlog.is_gone(self._slot_time)
+            return stream
+        is_full = backlog > self._most_backlog * (size + _FRAME_OVERHEAD)
+        return None if is_full or self._backlog.is_stale(stream.unsent, backlog, self._slot_time) else stream
 
     def _end_stream(self) -> None:
         if self._stream is None and self._finishing and self.counters.streams_opened:

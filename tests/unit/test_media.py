@@ -195,10 +195,10 @@ async def test_what_does_not_leave_keeps_the_next_packets_out(autojump_clock: Mo
     async with uplink_on(wire) as uplink:
         await uplink.send(speech(0.02), Codec.PCMU)
         await uplink.wait_played()
-        wire.streams[0].unsent = 10_000
+        wire.streams[0].unsent = wire.streams[0].backlog = 1000
         await uplink.send(speech(0.2), Codec.PCMU)
         await uplink.wait_played()
-        wire.streams[0].unsent = 0
+        wire.streams[0].unsent = wire.streams[0].backlog = 0
         await uplink.send(speech(0.02), Codec.PCMU)
         await uplink.wait_played()
     assert [frame.sequence_number for frame in wire.streams[0].frames[:-1]] == [0, 1, 2, 11]
