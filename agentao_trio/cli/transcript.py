@@ -28,7 +28,7 @@ class Transcript:
         match record.kind:
             case RecordKind.CALL:
                 self._call(record)
-            case RecordKind.TRANSCRIPT if data.get("phase") == "final":
+            case RecordKind.TRANSCRIPT if data.get("phase") == "final" and data.get("text"):
                 who = {"user": "caller", "assistant": "agent"}.get(str(data.get("role")), str(data.get("role")))
                 cut = " (interrupted)" if data.get("interrupted") else ""
                 self._say(record, f"{who:>7}: {data.get('text')}{cut}", _STYLES.get(str(data.get("role"))))
@@ -49,6 +49,9 @@ class Transcript:
             if len(self._names) > _CALLS:
                 self._names.popitem(last=False)
             self._say(record, f"{data.get('direction')} call, {other or 'a withheld number'}", None)
+        elif data.get("phase") == "renamed":
+            before = str(data.get("call_sid_before"))
+            self._names[record.call_sid] = self._names.pop(before, before[-4:])
         elif data.get("phase") == "over":
             self._say(record, f"over ({data.get('how')})", None)
 
