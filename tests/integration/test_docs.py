@@ -26,7 +26,7 @@ from tests.support.accounts import write_account
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
-ELSEWHERE = {"authenticate.md", "test-your-agent.md", "tutorial.md"}
+ELSEWHERE = {"authenticate.md", "several-workers.md", "test-your-agent.md", "tutorial.md"}
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
@@ -74,6 +74,8 @@ PRINTED = {
     "secure.md 1": ["['…16']"],
     "plan-capacity.md 1": ["steps that blocked: 0"],
     "records.md 1": ["CHANNEL_CREATE in_order", "CHANNEL_HANGUP_COMPLETE in_order"],
+    "keep-history.md 1": ["records in the file: True", "…16 completed 16"],
+    "keep-history.md 2": ["busy: 17", "differences: 0 - causes: {17: ('User busy', 1)}"],
     "convert-audio.md 1": ["seconds of audio at 24000 samples a second"],
 }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -480,3 +482,60 @@ async def test_the_command_keeps_its_workers_and_leaves_nothing_behind(redis: Re
     with open_history(history) as found:
         ours = Counter(call.call_sid for call in found.calls(CallFilter(status="completed")))
         assert set(ours.values()) == {1}  # by one of them each
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "several-workers.md"
+
+
+async def test_the_programs_of_the_page_work_together(redis: RedisServer, tmp_path: Path) -> None:
+    """Two workers share calls and a campaign, and a third program archives what they tell."""
+    programs = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in programs] == ["worker.py", "archive.py", "campaign.py"]
+    rows = [f"+1555010{end:04}" for end in (16, 1, 2, 3, 4, 638)]
+    (tmp_path / "numbers.csv").write_text("\n".join(["to", *rows]))
+    outputs: dict[str, Path] = {}
+
+    async with open_gateway(host="127.0.0.1", port=0) as gateway:
+        (tmp_path / "ca.pem").write_bytes(gateway.ca_pem)
+        for name, text in programs:
+            text = text.replace("quic://127.0.0.1:9090", gateway.endpoint).replace("redis://127.0.0.1:6379", redis.url)
+            (tmp_path / name).write_text(text)
+        running: list[trio.Process] = []
+
+        async def start(name: str, *arguments: str) -> trio.Process:
+            outputs[name + "".join(arguments)] = output = tmp_path / f"{name}{'-'.join(arguments)}.txt"
+            with output.open("wb") as target:
+                command = [sys.executable, "-u", name, *arguments]
+                process = await trio.lowlevel.open_process(command, stdout=target, cwd=tmp_path)
+            running.append(process)
+            return process
+
+        def said(*names: str) -> list[str]:
+            return [line for name in names for line in outputs[name].read_text().splitlines()]
+
+        try:
+            workers = [await start("worker.py", name) for name in ("one", "two")]
+            await start("archive.py")
+            await trio.sleep(2.0)
+            sids = [gateway.place_inbound_call(trunk_id="main") for _ in range(6)]
+            await until(lambda: len(said("worker.pyone", "worker.pytwo")) == 6)
+            assert sorted(line.split()[-1] for line in said("worker.pyone", "worker.pytwo")) == sorted(
+                filter(None, sids)
+            )
+            for worker in workers:
+                worker.terminate()
+            callers = [await start("campaign.py", name) for name in ("three", "four")]
+            with trio.fail_after(40):
+                assert [await caller.wait() for caller in callers] == [0, 0]
+                assert [await worker.wait() for worker in workers] == [0, 0]
+            called = [line.split()[1] for line in said("campaign.pythree", "campaign.pyfour")]
+            assert sorted(called) == sorted(rows)
+            archived = [json.loads(line) for line in said("archive.py")]
+            assert {record["worker"] for record in archived} == {"one", "two"}
+            assert {sid for sid in sids if sid} <= {record["call_sid"] for record in archived}
+        finally:
+            with trio.CancelScope(shield=True):
+                for process in running:
+                    if process.returncode is None:
+                        process.kill()
+                    await process.wait()
