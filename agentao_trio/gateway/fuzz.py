@@ -51,7 +51,8 @@ class Fuzz(Fault):
         return reply
 
     def reply_bytes(self, method: MethodId, data: bytes) -> bytes:
-        if len(data) < 14 or not self._now_and_then(_OFTEN):
+        framed = len(data) >= 14 and struct.unpack_from("<I", data)[0] in (len(data), len(data) - 4)
+        if not framed or not self._now_and_then(_OFTEN):
             return data
         # Bare where nothing is to be read from its length, newer fields in the frame where it has one.
         return data[8:] if self._now_and_then(0.5) else self._newer(data)

@@ -14,8 +14,9 @@ from agentao_trio.conformance.checks.events import ANSWER, HANGUP, end, names
 from agentao_trio.conformance.kit import Kit, Link
 from agentao_trio.conformance.programmes import programme
 from agentao_trio.conformance.requirements import Judgement, Level, requirement
-from agentao_trio.conformance.trace import Trace, What
-from agentao_trio.messages import AudioFrame, MethodId
+from agentao_trio.conformance.trace import Observation, Trace, What
+from agentao_trio.errors import RemoteProtocolError
+from agentao_trio.messages import AudioFrame, CallEvent, EventType, MethodId
 from agentao_trio.wire import encode_frame, encode_request
 
 _LAYOUT = "Audio frames, frame layout; PROTOCOL section 4"
@@ -61,6 +62,9 @@ def judge_echo(trace: Trace, say: Judgement, mark: str = "said") -> None:
     """What a loopback was given came back, byte for byte, in order."""
     for each in {each.facts["call_sid"]: each for each in trace.marks(mark)}.values():
         call_sid = each.facts["call_sid"]
+        if held_by_far_end(trace, call_sid):
+            say.leave_open("the far end held the call")
+            continue
         said = [bytes.fromhex(payload) for payload in each.facts["payloads"]]
         heard = echoed(trace, call_sid)
         wanted = set(said)
@@ -112,6 +116,19 @@ async def heard_all(kit: Kit, call_sid: str, count: int) -> None:
     await kit.until(complete, patience=_ECHO + 0.02 * count)
 
 
+def _by_stream(trace: Trace) -> dict[tuple[str, int | None], list[tuple[int, Observation]]]:
+    streams: dict[tuple[str, int | None], list[tuple[int, Observation]]] = {}
+    for index, frame in trace.of(What.FRAME):
+        streams.setdefault((frame.link, frame.stream), []).append((index, frame))
+    return streams
+
+
+def held_by_far_end(trace: Trace, call_sid: str) -> bool:
+    """Whether the far end held the call: what was said meanwhile is nobody's loss."""
+    asked = any(request.method == MethodId.ExecuteDialplan for _, request in trace.of(What.REQUEST))
+    return EventType.CHANNEL_HOLD in trace.event_types(call_sid) and not asked
+
+
 # -- what the gateway writes ----------------------------------------------------------------------------------------
 
 
@@ -130,12 +147,14 @@ def _length_after_itself(trace: Trace, say: Judgement) -> None:
             seen=ended.note,
             index=index,
         )
-    for index, frame in trace.of(What.FRAME):
+    for (link, stream), frames in _by_stream(trace).items():
+        unknown = [each for _, each in frames if messages.method_of(each.method or 0) not in _KNOWN]
+        # A newer gateway may have frames of its own between the others. Misread lengths leave little else.
         say.expect(
-            messages.method_of(frame.method or 0) in _KNOWN,
+            2 * len(unknown) < len(frames) or not frames,
             expected="frames that follow each other without a gap: the method id of an event or of audio",
-            seen=f"method id {frame.method} with {len(frame.data)} bytes",
-            index=index,
+            seen=f"{len(unknown)} of {len(frames)} frames of other methods on stream {stream} of {link}",
+            index=frames[0][0],
         )
     for index, frame in trace.undecodable():
         say.expect(
@@ -332,11 +351,22 @@ async def _ask_both_ways(kit: Kit) -> None:
 def _decimal_ids(trace: Trace, say: Judgement) -> None:
     for index, frame in trace.of(What.FRAME):
         say.expect(
-            frame.method in (MethodId.StreamEvents, MethodId.AudioFrame),
+            messages.method_of(frame.method or 0) in _KNOWN or not _holds_ours(frame.data),
             expected=f"{int(MethodId.StreamEvents)} for events, {int(MethodId.AudioFrame)} for audio",
             seen=f"{frame.method}",
             index=index,
         )
+
+
+def _holds_ours(body: bytes) -> bool:
+    """Whether a frame's body is an event or a packet of a call of the kit's, whatever its method id says."""
+    for cls in (CallEvent, AudioFrame):
+        try:
+            if getattr(messages.decode(cls, body), "call_sid", ""):
+                return True
+        except RemoteProtocolError:
+            continue
+    return False
 
 
 @programme("FRM-09", roles="loopback", faults="method_id_big_endian old_method_ids")

@@ -211,6 +211,7 @@ async def _be_away(kit: Kit, seconds: float, *, ends: int = 2) -> None:
         async with kit.link("A") as link:
             calls = [await link.answered() for _ in range(ends)]
             stays = await link.answered() if seconds < 30 else ""
+            await trio.sleep(0.3)  # what has come is acknowledged by now
             async with gone(kit, link):
                 pass
         await trio.sleep(0.3)

@@ -228,9 +228,9 @@ async def _questions(link: Link, count: int) -> list[float]:
 def _under_load(trace: Trace, say: Judgement) -> None:
     for mark in trace.marks("loaded"):
         before, after = mark.facts["before_ms"], mark.facts["after_ms"]
-        # A millisecond or two are nobody's fault, whatever their ratio.
+        # A datagram that gets lost costs some 30 ms, whatever the ratio: that is nobody's fault.
         say.expect(
-            after <= max(2 * before, before + 20),
+            after <= max(2 * before, before + 100),
             expected=f"p95 of {before:.1f} ms before, less than twice of it meanwhile",
             seen=f"{after:.1f} ms",
         )
