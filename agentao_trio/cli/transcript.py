@@ -53,7 +53,8 @@ class Transcript:
             before = str(data.get("call_sid_before"))
             self._names[record.call_sid] = self._names.pop(before, before[-4:])
         elif data.get("phase") == "over":
-            self._say(record, f"over ({data.get('how')})", None)
+            how = data.get("how")
+            self._say(record, "left to another worker" if how == "released" else f"over ({how})", None)
 
     def _say(self, record: Record, text: str, style: str | None) -> None:
         name = self._names.get(record.call_sid, record.call_sid[-4:])

@@ -82,3 +82,8 @@ def test_a_withheld_number_is_called_so() -> None:
 def test_what_a_model_says_cannot_move_the_cursor() -> None:
     [line] = shown(final("assistant", "\x1b[2JGone\r\nNew line"))
     assert line == "0001    agent: \\x1b[2JGone\\r\\nNew line"
+
+
+def test_a_call_that_another_worker_answers() -> None:
+    lines = shown(BEGAN, (RecordKind.CALL, {"phase": "over", "how": "released"}))
+    assert lines[-1] == "1701  left to another worker"
