@@ -59,20 +59,17 @@ def escaped(text: str) -> str:
 
 def section(letters: str, title: str) -> str:
     rules = sorted((rule for rule in REQUIREMENTS.values() if rule.section == letters), key=lambda rule: rule.id)
-    rows = ["| | Level | The rule | Needs | How | Source | Faults |", "|---|---|---|---|---|---|---|"]
+    rows = ["| | The rule, its source, and faults that it notices | Needs |", "|---|---|---|"]
     for rule in rules:
         programme = PROGRAMMES[rule.id]
-        faults = " ".join(f"`{name}`" for name in programme.faults)
-        cells = (
-            f"**{rule.id}**",
-            rule.level.value,
-            escaped(rule.title),
-            needs(programme),
-            how(rule, programme),
+        lines = [
+            f"**{escaped(rule.title)}**" if rule.level is Level.MUST else escaped(rule.title),
             escaped(rule.source),
-            faults,
-        )
-        rows.append(f"| {' | '.join(cells)} |".replace("  ", " "))
+        ]
+        if programme.faults:
+            lines.append("Faults: " + " ".join(f"`{name}`" for name in programme.faults))
+        conditions = "<br>".join(filter(None, (needs(programme), how(rule, programme))))
+        rows.append(f"| {rule.id}<br>{rule.level.value} | {'<br>'.join(lines)} | {conditions} |")
     return "\n".join([f"## {letters}: {title}", "", *rows])
 
 
