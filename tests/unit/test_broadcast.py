@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.errors import CallOverrun
@@ -106,3 +108,60 @@ async def test_cancelling_a_waiting_reader_loses_nothing() -> None:
         await anext(reader)
     news.publish(1)
     assert await anext(reader) == 1
+
+
+async def test_an_item_that_comes_with_the_cancellation_is_kept_by_somebody() -> None:
+    news: Broadcast[int] = Broadcast()
+    reader = news.subscribe(8)
+    got: list[int] = []
+
+    async def read() -> None:
+        got.append(await anext(reader))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        news.publish(1)
+        nursery.cancel_scope.cancel()
+    news.end()
+    assert got + await drain(reader) == [1]
+
+
+async def test_tasks_that_share_a_reader_each_get_some(autojump_clock: MockClock) -> None:
+    news: Broadcast[int] = Broadcast()
+    reader = news.subscribe(8)
+    got: list[int] = []
+
+    async def read() -> None:
+        async for item in reader:
+            got.append(item)
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        for item in range(4):
+            news.publish(item)
+        news.end()
+    assert sorted(got) == [0, 1, 2, 3]
+    assert trio.current_time() - began == 2  # four items, two at a time
+
+
+@pytest.mark.parametrize("how", ["close", "end"])
+async def test_readers_that_wait_are_woken_by_the_end(how: str) -> None:
+    news: Broadcast[int] = Broadcast()
+    reader = news.subscribe(8)
+    rest: list[list[int]] = []
+
+    async def read() -> None:
+        rest.append(await drain(reader))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            reader.close() if how == "close" else news.end()
+    assert rest == [[], []]

@@ -260,6 +260,45 @@ async def test_a_call_that_never_spoke_opens_no_stream(autojump_clock: MockClock
     assert wire.flushes <= 4
 
 
+async def test_a_call_that_falls_silent_costs_no_ticks_until_it_speaks_again(autojump_clock: MockClock) -> None:
+    wire = Wire()
+    async with uplink_on(wire) as uplink:
+        for _ in range(2):
+            await uplink.send(speech(0.1), Codec.PCMU)
+            await uplink.wait_played()
+            assert uplink._clock.statistics().members == 1
+            await trio.sleep(1.1)
+            assert uplink._clock.statistics().members == 0
+        ticks = uplink._clock.statistics().ticks
+        await trio.sleep(3600)
+        assert uplink._clock.statistics().ticks == ticks
+    [stream] = wire.streams
+    assert stream.audio == speech(0.1) * 2
+
+
+async def test_the_end_gives_the_place_on_the_clock_back_for_good(autojump_clock: MockClock) -> None:
+    wire = Wire()
+    async with uplink_on(wire) as uplink:
+        await uplink.send(speech(0.1), Codec.PCMU)
+        await uplink.finish()
+        assert uplink._clock.statistics().members == 0
+        uplink.flush()
+        await uplink.finish()  # once more: harmless
+        assert uplink._clock.statistics().members == 0
+
+
+async def test_a_cancelled_send_says_nothing(autojump_clock: MockClock) -> None:
+    wire = Wire()
+    async with uplink_on(wire) as uplink:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await uplink.send(speech(0.1), Codec.PCMU)
+        assert scope.cancelled_caught
+        assert uplink.queued == 0
+        await uplink.send(speech(0.02), Codec.PCMU)  # nobody is sending any more
+    assert uplink.counters.packets_cleared == 0
+
+
 async def test_two_tasks_cannot_talk_at_once(autojump_clock: MockClock) -> None:
     async with uplink_on(Wire()) as uplink, trio.open_nursery() as nursery:
         nursery.start_soon(uplink.send, speech(2), Codec.PCMU)
