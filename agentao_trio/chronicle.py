@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -40,8 +41,8 @@ class Chronicle:
 
     def state(self, state: SessionState, reason: str = "") -> None:
         """The session is connected, reconnecting or closed."""
-        fields = {"state": state.value, "client_id": self._client_id}
-        self._hub.publish(RecordKind.SESSION, **fields, **({"reason": reason} if reason else {}))
+        fields = {"state": state.value, "client_id": self._client_id, **({"reason": reason} if reason else {})}
+        self._hub.publish(RecordKind.SESSION, data=lambda: fields)
 
     def event(self, record: EventRecord) -> None:
         """The gateway said something, whatever is made of it."""
@@ -58,9 +59,9 @@ class Chronicle:
 
         def data() -> dict[str, Any]:
             known = {"trunk_id": call.trunk_id} if call.trunk_id else {}
-            return plain(
-                {"phase": "began", "direction": call.direction, "caller": call.caller, "callee": call.callee, **known}
-            )
+            parties = {"caller": call.caller, "callee": call.callee}
+            began: dict[str, Any] = plain({"phase": "began", "direction": call.direction, **parties, **known})
+            return began
 
         self._hub.publish(RecordKind.CALL, call.call_sid, data=data)
         return ""
@@ -75,7 +76,8 @@ class Chronicle:
         began, identity = trio.current_time(), {"command": next(self._commands), "method": method.name}
         quiet = method in _ASKED_AGAIN_AND_AGAIN
         if not quiet:
-            self._hub.publish(RecordKind.COMMAND, call_sid, **identity, phase="sent", request=_fields(message))
+            sent = {**identity, "phase": "sent", "request": _fields(message)}
+            self._hub.publish(RecordKind.COMMAND, call_sid, data=lambda: sent)
         outcome: dict[str, Any] = {"phase": "abandoned"}
         try:
             yield
@@ -86,9 +88,9 @@ class Chronicle:
                 outcome["code"] = plain(error.code)
             raise
         finally:
-            seconds = trio.current_time() - began
+            outcome = {**identity, **outcome, "seconds": trio.current_time() - began}
             if not quiet or outcome["phase"] not in ("answered", "abandoned"):
-                self._hub.publish(RecordKind.COMMAND, call_sid, **identity, **outcome, seconds=seconds)
+                self._hub.publish(RecordKind.COMMAND, call_sid, data=lambda: outcome)
 
     async def run(self) -> None:
         """Publish every answered call's quality about once a second, while somebody listens. Ends when cancelled."""
@@ -99,7 +101,7 @@ class Chronicle:
             pause = _QUALITY_INTERVAL / max(1, len(calls))
             for call in calls:
                 if call.state is not CallState.DISCONNECTED:
-                    self._hub.publish(RecordKind.QUALITY, call.call_sid, data=lambda call=call: quality(call))
+                    self._hub.publish(RecordKind.QUALITY, call.call_sid, data=functools.partial(quality, call))
                 await trio.sleep(pause)
             if not calls:
                 await trio.sleep(pause)

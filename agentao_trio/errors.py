@@ -224,8 +224,8 @@ class CallOverrun(CallError):
 class RealtimeError(AgentaoError):
     """A Realtime model's server refused something, or this program wrote what no server would take.
 
-    ``type`` and ``code`` are the server's words, ``param`` the field they are about, ``event_id`` the *client* event that
-    caused it, each ``None`` or empty where it was not told. ``retryable``: the same may succeed after a pause.
+    ``type`` and ``code`` are the server's words, ``param`` the field they are about, ``event_id`` the *client* event
+    that caused it, each ``None`` or empty where it was not told. ``retryable``: the same may succeed after a pause.
     """
 
     def __init__(

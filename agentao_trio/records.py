@@ -104,21 +104,25 @@ class Record:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Record:
         """What :meth:`as_json` was made of. Raises ValueError that names what is missing or wrong."""
+        number: object = fields.get("number")
+        data: object = fields.get("data", {})
+        if not isinstance(number, int) or not isinstance(data, dict):
+            raise ValueError("a record's number is an integer, and its data an object")
         try:
             record = cls(
-                number=fields["number"],
+                number=number,
                 at=float(fields["at"]),
                 call_sid=fields["call_sid"],
                 kind=RecordKind(fields["kind"]),
-                data=fields["data"],
+                data=data,
                 raw=base64.b64decode(fields.get("raw", ""), validate=True),
             )
         except KeyError as missing:
             raise ValueError(f"a record has no {missing.args[0]!r}") from None
         except TypeError as wrong:
             raise ValueError(f"a record has a field of the wrong type: {wrong}") from None
-        if not isinstance(record.number, int) or not isinstance(record.data, dict) or not math.isfinite(record.at):
-            raise ValueError("a record's number is an integer, its data an object, its time finite")
+        if not math.isfinite(record.at):
+            raise ValueError("a record's time is a finite number of seconds")
         return record
 
 
