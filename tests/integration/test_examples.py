@@ -50,7 +50,7 @@ async def running(name: str, gateway: SimulatedGateway, **options: Any) -> Async
     async with trio.open_nursery() as nursery:
         main = functools.partial(example(name).main, gateway.endpoint, handler_errors="raise", **options)
         nursery.start_soon(functools.partial(main, **gateway.options()))
-        while gateway.server.statistics().model.subscriptions == 0:  # noqa: ASYNC110 - there is no event for it
+        while gateway.server.statistics().model.subscriptions == 0:
             await trio.sleep(1)
         yield
         await trio.sleep(1)
