@@ -230,10 +230,11 @@ class Link:
         return call_sid
 
     async def terminate(self, call_sid: str, *, wait: bool = True) -> Any:
-        """Terminate, and wait for the hangup."""
+        """Terminate, and wait for the hangup; a mark says that it has been waited for."""
         reply = await self.ask(messages.TerminateRequest(call_sid=call_sid))
         if wait:
             await self.until(EventType.CHANNEL_HANGUP_COMPLETE, call_sid)
+            self.kit.mark("ended", call_sid=call_sid, by="Terminate")
         return reply
 
     async def execute(self, call_sid: str, action: DialplanAction, arguments: str = "") -> Any:
@@ -482,7 +483,8 @@ class Kit:
         for call_sid, owner in list(self.open_calls.items()):
             if owner is link:
                 try:
-                    await link.terminate(call_sid)
+                    await link.terminate(call_sid, wait=False)
+                    await link.until(EventType.CHANNEL_HANGUP_COMPLETE, call_sid, patience=1.0)
                 except (Inconclusive, ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
                 finally:

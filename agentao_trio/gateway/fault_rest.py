@@ -269,15 +269,15 @@ class ReplyCut(Fault):
 
 
 @fault
-class EveryThirdRequestUnanswered(Fault):
-    """Every third request has an empty reply, and is not carried out."""
+class EveryThirdTerminateRefused(Fault):
+    """Every third Terminate is refused, whatever it is of."""
 
     def __init__(self, dice: Dice) -> None:
         super().__init__(dice)
         self._count = 0
 
     def request(self, peer: Peer, method: MethodId, message: Any) -> Any:
-        self._count += method in (MethodId.Terminate, MethodId.Originate)
+        self._count += method is MethodId.Terminate
         if method is MethodId.Terminate and self._count % 3 == 0:
             return attrs.evolve(message, call_sid="nobody")
         return message

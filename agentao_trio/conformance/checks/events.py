@@ -85,7 +85,6 @@ def _ends_agree(trace: Trace, call_sid: str, say: Judgement) -> None:
 async def end(kit: Kit, link: Link, call_sid: str) -> None:
     """Terminate, and look a little longer for what should not come."""
     await link.terminate(call_sid)
-    kit.mark("ended", call_sid=call_sid, by="Terminate")
     await trio.sleep(0.3)
 
 
