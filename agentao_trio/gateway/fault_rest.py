@@ -51,7 +51,7 @@ simple(
     packet=lambda frame: attrs.evolve(frame, sequence_number=1_000_000 - frame.sequence_number),
 )
 simple(
-    "sequence_of_16_bits",
+    "sequence_of_6_bits",
     "Numbers of packets have 6 bits.",
     packet=lambda frame: attrs.evolve(frame, sequence_number=frame.sequence_number & 0x3F),
 )

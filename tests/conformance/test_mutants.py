@@ -89,7 +89,7 @@ NOTICED_BY = {
     "resumed_subscription_gets_newest": "RPL-03",
     "sequence_begins_at_a_million": "DWN-01 DWN-04",
     "sequence_counts_bytes": "DWN-01 DWN-04",
-    "sequence_of_16_bits": "DWN-01 DWN-04",
+    "sequence_of_6_bits": "DWN-01 DWN-04",
     "sequence_per_connection": "DWN-01",
     "silence_between_packets": "EVT-12 DWN-02",
     "start_time_moves": "EVT-06",
