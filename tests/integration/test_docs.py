@@ -27,7 +27,7 @@ from tests.support.accounts import write_account
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
 ELSEWHERE = {"authenticate.md", "several-workers.md", "test-your-agent.md", "tutorial.md"}
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
