@@ -29,7 +29,7 @@ from benchmarks.pages import fill
 from benchmarks.row import Row
 
 #: Modules beside this one for what needs an extra; each has ``measure(*, quick) -> Iterator[Row]``.
-WINGS = ("realtime", "bridge", "live")
+WINGS = ("realtime", "bridge", "live", "history")
 #: What ``--only`` takes, in the order of the table.
 GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", *WINGS, "profile", "sweeps")
 #: Those that need a gateway in another process.
