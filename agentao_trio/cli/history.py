@@ -143,11 +143,12 @@ def list_command(
 
 
 def _call_table(calls: Iterable[CallSummary]) -> Table:
-    table = _table("Began", "Call", "", "From", "To", "Status", "Cause", ">Talked s", ">MOS")
+    table = _table("Began", "Call", "", "From", "To", "Status", "Cause", ">s", ">MOS")
     for call in calls:
         arrow = {"inbound": "←", "outbound": "→"}.get(call.direction, "")
         talked = "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}"
-        cells = (_when(call.began_at), call.call_sid[:12], arrow, call.caller, call.callee, call.status)
+        # Without seconds, so that two telephone numbers fit a line of 80 characters beside the rest.
+        cells = (_when(call.began_at)[5:16], call.call_sid[:8], arrow, call.caller, call.callee, call.status)
         _row(table, *cells, _cause(call), talked, "" if call.mos is None else f"{call.mos:.2f}")
     return table
 

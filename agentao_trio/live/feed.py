@@ -448,10 +448,19 @@ class Feed:
 
     def _rename(self, before: str, call_sid: str, at: float) -> None:
         call = self._open.pop(before, None)
-        if call is None or self._find(call_sid) is not None:
+        if call is None:
             return
-        call.renamed(call_sid)
-        self._open[call_sid] = call
+        other = self._find(call_sid)
+        if other is None:
+            call.renamed(call_sid)
+            self._open[call_sid] = call
+        else:  # events of the new sid were quicker than the reply that named it
+            names = ("direction", "from", "to", "trunkId")
+            lacking = {
+                name: call.object[name] for name in names if call.object.get(name) and not other.object.get(name)
+            }
+            if lacking and other.ended_at is None:
+                self._update(other, "status_update", {"status": other.status, **lacking}, lacking, at)
         # Its number goes on under the new sid; were there another call by the old one, clients would know better.
         self._renamed[before] = call_sid
         if len(self._renamed) > _MOST_RENAMED:

@@ -131,7 +131,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.stream = FakeStream()
 
-    def open_uni_nowait(self) -> FakeStream:
+    def open_uni_nowait(self, *, paced: bool = False) -> FakeStream:
         return self.stream
 
 
