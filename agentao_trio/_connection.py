@@ -491,6 +491,7 @@ class Connection(trio.abc.AsyncResource):
     def _finish(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
+            self._engine.end_trace()
             self._handshake_over.set()
             self._closed.set()
             if self._drained is not None:

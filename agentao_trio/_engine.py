@@ -28,6 +28,7 @@ import attrs
 from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.logger import QuicFileLogger
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -116,6 +117,9 @@ class TransportSettings:
     alpn: str = "h3"
     engine: Literal["agentao", "stock"] = "agentao"
     congestion_control: Literal["cubic", "reno"] = "cubic"
+    #: Directory for a qlog of each connection, written when it ends. Complete with ``engine="stock"`` only: ours does
+    #: not log the stream frames that it writes by itself.
+    qlog: str | PathLike[str] | None = None
 
 
 # -- configuration --------------------------------------------------------------------------------------------------
@@ -176,6 +180,7 @@ def _configuration(settings: TransportSettings, *, is_client: bool) -> QuicConfi
         max_data=settings.max_data,
         max_stream_data=settings.max_stream_data,
         congestion_control_algorithm=f"{settings.engine}-{settings.congestion_control}",
+        quic_logger=None if settings.qlog is None else QuicFileLogger(str(settings.qlog)),
     )
 
 

@@ -31,6 +31,12 @@ class StockEngine(QuicConnection):
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = max_inbound_streams
 
+    def end_trace(self) -> None:
+        """Have the qlog written, if there is one. aioquic does so three PTOs later, when nobody is there any more."""
+        if self._quic_logger is not None and self._configuration.quic_logger is not None:
+            self._configuration.quic_logger.end_trace(self._quic_logger)
+            self._quic_logger = None
+
     # -- streams
 
     def open_stream(self, *, unidirectional: bool) -> int | None:

@@ -74,6 +74,8 @@ class ConformanceOptions:
     """File for a page with a timeline of each failing check."""
     keylog: OptionalFile = None
     """File for TLS secrets, to decrypt a packet capture with."""
+    qlog: OptionalFile = None
+    """Directory for a qlog of each connection."""
     waive: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
     """TOML file of rules whose failure is known: EVT-05 = "the reason". They stay visible."""
     replay: Annotated[ExistingFile | None, Parameter(show_default=False)] = None

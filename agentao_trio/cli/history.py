@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime
 import io
 import json
@@ -249,18 +250,22 @@ def stats_command(
     *,
     which: Which = Which(),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative="")] = False,
 ) -> int:
     """Figures: answer rate, causes, durations, quality, turns, tools, errors.
 
     Args:
         file: The history file.
         as_json: One JSON object instead of tables.
+        as_csv: Lines of a figure's name and its value instead of tables.
     """
 
     async def command() -> int:
         figures = await trio.to_thread.run_sync(_figures, file, which.filter())
         if as_json:
             _print_lines([attrs.asdict(figures)])
+        elif as_csv:
+            csv.writer(sys.stdout).writerows([("figure", "value"), *_flat(attrs.asdict(figures))])
         else:
             _show_figures(figures)
         return 0
@@ -274,6 +279,16 @@ def _figures(file: Path, which: CallFilter) -> Figures:
         for record in history.records(which=which):
             analysis.feed(record)
     return analysis.figures()
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single figure with its path, as in ``mos.p95``."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    if parts is None:
+        yield name, value
+    else:
+        for key, part in parts:
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
 
 
 def _show_figures(figures: Figures) -> None:

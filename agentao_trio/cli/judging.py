@@ -122,6 +122,11 @@ def _target(where: str, asked: ConformanceOptions) -> tuple[Target, Profile | No
     profile = load_profile(asked.profile, address=where or None)
     if asked.keylog is not None:
         profile = attrs.evolve(profile, tls=attrs.evolve(profile.tls, keylog=asked.keylog))
+    if asked.qlog is not None:
+        asked.qlog.mkdir(parents=True, exist_ok=True)
+        # aioquic's own engine logs everything.
+        traced = attrs.evolve(profile.transport, engine="stock", qlog=asked.qlog)
+        profile = attrs.evolve(profile, transport=traced)
     if not asked.i_own_this_target and not _is_private(profile.address[0]):
         raise UsageError(f"{profile.address[0]} is not a private address: say --i-own-this-target if it is yours")
     return RealTarget(profile=profile), profile

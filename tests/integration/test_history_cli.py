@@ -98,6 +98,7 @@ def test_calls_are_listed_and_found(run: Run, file: Path) -> None:
 def test_figures_as_tables_json_and_a_page(run: Run, file: Path) -> None:
     assert "2 calls (0 inbound, 2 outbound, 0 open)" in run("stats", "calls.db")[1]
     assert json.loads(run("stats", "calls.db", "--json")[1])["answered"] == 1
+    assert "answered,1" in run("stats", "calls.db", "--csv")[1].splitlines()
     status, out, _ = run("report", "calls.db", "--out", "report.html", "--title", "Two calls")
     assert (status, out) == (0, "wrote report.html\n")
     page = (file.parent / "report.html").read_text()

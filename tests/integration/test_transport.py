@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import time
@@ -1138,6 +1139,24 @@ def test_ctrl_c_at_every_step_ends_in_a_keyboard_interrupt() -> None:
         if instrument.left > 0:
             break
     assert next(steps) > 30
+
+
+# -- what can be looked at afterwards -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["agentao", "stock"])
+async def test_a_connection_leaves_a_qlog_where_it_is_told_to(
+    engine: Literal["agentao", "stock"], tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    settings = TransportSettings(engine=engine, qlog=tmp_path)
+    async with connected(MemoryNetwork(), settings=settings) as pair:
+        sender, receiver = await a_stream(pair)
+        sender.write(b"hello")
+        sender.finish()
+        await read_all(receiver)
+    traces = [json.loads(path.read_text()) for path in tmp_path.glob("*.qlog")]
+    assert traces
+    assert all(trace["traces"][0]["events"] for trace in traces)
 
 
 # -- speed and determinism ------------------------------------------------------------------------------------------
