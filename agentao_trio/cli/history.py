@@ -145,6 +145,7 @@ def list_command(
 
 def _call_table(calls: Iterable[CallSummary]) -> Table:
     table = _table("Began", "Call", "", "From", "To", "Status", "Cause", ">s", ">MOS")
+    table.padding = (0, 0)
     for call in calls:
         arrow = {"inbound": "←", "outbound": "→"}.get(call.direction, "")
         talked = "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}"

@@ -82,6 +82,7 @@ def file(tmp_path: Path, recorded: bytes) -> Path:
 def test_calls_are_listed_and_found(run: Run, file: Path) -> None:
     status, out, _ = run("list", "calls.db")
     assert status == 0
+    assert all(len(line.rstrip()) < 80 for line in out.splitlines())
     assert re.search(rf"{re.escape(BUSY)}\s+busy\s+17", out)
     assert re.search(rf"{re.escape(ECHO)}\s+completed\s+16", out)
     _, out, _ = run("list", "calls.db", "--cause", "17", "--json")

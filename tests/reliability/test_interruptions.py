@@ -30,5 +30,5 @@ def test_an_opening_can_be_cancelled_at_every_step() -> None:
 @pytest.mark.parametrize("kind", POINTS)
 def test_an_interruption_interrupts(kind: Kind) -> None:
     whole, _ = interrupt(SCENARIOS["speaking"], 0, kind)
-    cut, _ = interrupt(SCENARIOS["speaking"], 100, kind)
+    cut, _ = interrupt(SCENARIOS["speaking"], 30, kind)
     assert cut < whole / 2
