@@ -49,7 +49,7 @@ NOTICED_BY = {
     "events_cut_at_client_id": "SER-09 SUB-02",
     "events_late": "EVT-07 DWN-06",
     "events_on_streams_of_their_own": "EVT-01 EVT-02",
-    "every_third_terminate_refused": "SER RPC EVT-01 EVT-06 EVT-08 EVT-09",
+    "every_third_terminate_refused": "SER RPC EVT SUB",
     "frames_padded": "FRM-01 RPC-06",
     "good_reply_with_message": "ERR-03",
     "hangup_only_on_terminate": "EVT-02 EVT-10",

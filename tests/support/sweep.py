@@ -128,6 +128,10 @@ def interrupt(scenario: Scenario, step: int, kind: Kind = "cancel") -> tuple[int
     Returns how many steps it took and what is wrong with what it left.
     """
 
+    if kind == "sigint" and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell that is not interactive: nothing would be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     async def main() -> tuple[int, tuple[str, ...]]:
         network = MemoryNetwork(delay=0.005)
         async with open_gateway(
