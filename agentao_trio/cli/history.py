@@ -18,12 +18,11 @@ import attrs
 import trio
 from cyclopts import App, Parameter, validators
 from cyclopts.types import ExistingFile
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from agentao_trio.analytics import Analysis, Figures, Spread, ToolFigures
+from agentao_trio.analytics import Analysis, Figures
 from agentao_trio.causes import q850_name
+from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
 from agentao_trio.cli.history_export import write, write_parquet
 from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
 from agentao_trio.cli.screen import printable
@@ -144,14 +143,14 @@ def list_command(
 
 
 def _call_table(calls: Iterable[CallSummary]) -> Table:
-    table = _table("Began", "Call", "", "From", "To", "Status", "Cause", ">s", ">MOS")
+    table = new_table("Began", "Call", "", "From", "To", "Status", "Cause", ">s", ">MOS")
     table.padding = (0, 0)
     for call in calls:
         arrow = {"inbound": "←", "outbound": "→"}.get(call.direction, "")
         talked = "" if call.seconds_talked is None else f"{call.seconds_talked:.1f}"
         # Without seconds, so that two telephone numbers fit a line of 80 characters beside the rest.
         cells = (_when(call.began_at)[5:16], call.call_sid[:8], arrow, call.caller, call.callee, call.status)
-        _row(table, *cells, _cause(call), talked, "" if call.mos is None else f"{call.mos:.2f}")
+        add_row(table, *cells, _cause(call), talked, "" if call.mos is None else f"{call.mos:.2f}")
     return table
 
 
@@ -185,10 +184,10 @@ def show_command(
             _print_lines(record.as_json() for record in records)
             return 0
         _show_summary(summary)
-        table = _table(">s", "Kind", "What")
+        table = new_table(">s", "Kind", "What")
         began = records[0].at if records else 0.0
         for record in records:
-            _row(table, f"{record.at - began:.3f}", record.kind.value, _in_words(record))
+            add_row(table, f"{record.at - began:.3f}", record.kind.value, _in_words(record))
         output.print(table)
         return 0
 
@@ -266,9 +265,9 @@ def stats_command(
         if as_json:
             _print_lines([attrs.asdict(figures)])
         elif as_csv:
-            csv.writer(sys.stdout).writerows([("figure", "value"), *_flat(attrs.asdict(figures))])
+            csv.writer(sys.stdout).writerows([("figure", "value"), *flat(attrs.asdict(figures))])
         else:
-            _show_figures(figures)
+            show_figures(figures)
         return 0
 
     return run(command)
@@ -280,61 +279,6 @@ def _figures(file: Path, which: CallFilter) -> Figures:
         for record in history.records(which=which):
             analysis.feed(record)
     return analysis.figures()
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every single figure with its path, as in ``mos.p95``."""
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
-    if parts is None:
-        yield name, value
-    else:
-        for key, part in parts:
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
-
-
-def _show_figures(figures: Figures) -> None:
-    rate = "" if figures.answer_rate is None else f", {100 * figures.answer_rate:.1f} % of those that are over"
-    output.print(f"{figures.calls} calls ({figures.inbound} inbound, {figures.outbound} outbound, {figures.open} open)")
-    output.print(f"{figures.answered} answered{rate}; {figures.records} records", soft_wrap=True)
-    if figures.by_cause:
-        table = _table(">Cause", "Meaning", ">Calls")
-        for cause, (name, count) in figures.by_cause.items():
-            _row(table, str(cause), name, str(count))
-        output.print(table)
-    spreads = {
-        "Time to answer, s": figures.seconds_to_answer,
-        "Talked, s": figures.seconds_talked,
-        "MOS (estimate)": figures.mos,
-        "Jitter, ms": figures.jitter_ms,
-        "Packet loss, %": figures.packet_loss_pct,
-        "Reply after speech, s": figures.turn_seconds,
-        "Silence after barge-in, ms": figures.barge_in_silence_ms,
-    }
-    table = _table("", ">Count", ">Mean", ">p50", ">p95", ">p99", ">Most")
-    for name, spread in spreads.items():
-        if spread.count:
-            _row(table, name, str(spread.count), *_cells(spread))
-    if table.row_count:
-        output.print(table)
-    _show_timed("Tool", figures.tools)
-    _show_timed("Command", figures.commands)
-    for name, count in figures.errors.items():
-        output.print(f"error {printable(name)}: {count}", soft_wrap=True)
-
-
-def _cells(spread: Spread) -> tuple[str, ...]:
-    values = (spread.mean, spread.p50, spread.p95, spread.p99, spread.most)
-    return tuple("" if value is None else f"{value:.3g}" for value in values)
-
-
-def _show_timed(heading: str, rows: Any) -> None:
-    table = _table(heading, ">Count", ">Failed", ">p50 s", ">p95 s", ">Most s")
-    each: ToolFigures
-    for name, each in rows.items():
-        times = (each.seconds.p50, each.seconds.p95, each.seconds.most)
-        _row(table, name, str(each.count), str(each.failed), *("" if t is None else f"{t:.3f}" for t in times))
-    if table.row_count:
-        output.print(table)
 
 
 @history_app.command(name="report")
@@ -460,15 +404,15 @@ def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
             sid = None if call is None else _find(history, call).call_sid
             for (number, _), record in history.positioned(call_sid=sid, kinds=(RecordKind.EVENT, RecordKind.SESSION)):
                 runs.setdefault(number, []).append(record)
-        table, broken = _table("Rule", "Verdict", "What"), False
+        table, broken = new_table("Rule", "Verdict", "What"), False
         for records in runs.values():
             for each in judge(records):
                 if each.verdict == "open":
                     continue
                 broken = broken or each.verdict == "fail"
-                _row(table, each.rule.id, each.verdict, each.rule.title)
+                add_row(table, each.rule.id, each.verdict, each.rule.title)
                 for found in each.judgement.findings[:5]:
-                    _row(table, "", "", f"{found.call_sid[:12]}: expected {found.expected}; seen {found.seen}")
+                    add_row(table, "", "", f"{found.call_sid[:12]}: expected {found.expected}; seen {found.seen}")
         output.print(table)
         return FAILURE if broken else 0
 
@@ -585,18 +529,6 @@ def prune_command(
 
 
 # -- form -----------------------------------------------------------------------------------------------------------
-
-
-def _table(*headings: str) -> Table:
-    """A table; a heading that begins with > is for figures."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
 
 
 def _print_lines(rows: Iterable[Any]) -> None:
