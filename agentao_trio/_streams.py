@@ -293,7 +293,7 @@ class BidiStream(trio.abc.HalfCloseableStream):
     """Both directions of a stream: :attr:`send` and :attr:`receive`, and their methods under one name."""
 
     def __init__(self, send: SendStream, receive: ReceiveStream) -> None:
-        self.stream_id = send.stream_id
+        self.stream_id: int = send.stream_id
         self.send = send
         self.receive = receive
 

@@ -257,17 +257,17 @@ class SequenceTracker:
         self._suspect: int | None = None
         self._gaps = 0
         #: Packets up to the end of stream, the late ones included.
-        self.received = 0
+        self.received: int = 0
         #: Numbers that were skipped over.
-        self.lost = 0
+        self.lost: int = 0
         #: Packets among the received ones that were not in order.
-        self.late_or_duplicate = 0
+        self.late_or_duplicate: int = 0
         #: Packets behind the end of stream.
-        self.after_eos = 0
+        self.after_eos: int = 0
         #: How often the sender's numbering was found to have started over.
-        self.resynchronisations = 0
+        self.resynchronisations: int = 0
         #: Whether the packet marked end of stream has arrived.
-        self.ended = False
+        self.ended: bool = False
 
     def feed(self, sequence_number: int, end_of_stream: bool = False) -> Arrival:
         """Take note of one packet and say what it is. Never raises."""
@@ -329,7 +329,7 @@ class JitterEstimator:
         self._sequence_number: int | None = None
         self._arrived_at = 0.0
         #: The estimate so far, in milliseconds; 0.0 until two packets have arrived.
-        self.jitter_ms = 0.0
+        self.jitter_ms: float = 0.0
 
     def feed(self, sequence_number: int, arrived_at: float) -> None:
         """Take note of a packet that arrived at ``arrived_at`` seconds of any steady clock.

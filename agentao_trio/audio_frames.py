@@ -36,8 +36,8 @@ class FrameTemplate:
     __slots__ = ("_after", "_before", "_pack", "_payload_size", "call_sid", "codec")
 
     def __init__(self, call_sid: str, codec: str) -> None:
-        self.call_sid = call_sid
-        self.codec = codec
+        self.call_sid: str = call_sid
+        self.codec: str = codec
         self._payload_size = -1
         self._before = self._after = b""
         self._pack: Callable[..., bytes] = struct.Struct("<").pack

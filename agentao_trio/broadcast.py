@@ -31,7 +31,7 @@ class Subscription(Generic[T]):
         overrun: Callable[[], Exception] | None = None,
         wanted: Callable[[T], bool] | None = None,
     ) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._bound = bound
         self._items: deque[T] = deque()
         # A memory channel would do; this costs two thirds of one where an item is taken at once, as audio is.

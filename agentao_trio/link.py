@@ -27,7 +27,7 @@ from agentao_trio.wire import Frame, FrameDecoder, encode_request
 
 __all__ = ["Link"]
 
-log = logging.getLogger("agentao_trio.session")
+log: logging.Logger = logging.getLogger("agentao_trio.session")
 
 #: Seconds that the first attempt to connect may take, and each later one. QUIC doubles its own pauses within an
 #: attempt, so on a path that has just come back a fresh attempt is quicker than an old one.

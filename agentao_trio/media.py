@@ -134,11 +134,11 @@ class Downlink:
     """What the gateway sends of one call."""
 
     def __init__(self) -> None:
-        self.tracker = SequenceTracker()
-        self.jitter = JitterEstimator()
-        self.codec = ""
-        self.packets_received = 0
-        self.bytes_received = 0
+        self.tracker: SequenceTracker = SequenceTracker()
+        self.jitter: JitterEstimator = JitterEstimator()
+        self.codec: str = ""
+        self.packets_received: int = 0
+        self.bytes_received: int = 0
         #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
         self.taps: list[Callable[[AudioFrame, float], None]] = []
         # The agent has a second to get going before the first frames are dropped.
@@ -285,8 +285,8 @@ class Uplink:
 
     def __init__(self, call_sid: str, clock: PacketClock, open_stream: Callable[[], UplinkStream | None]) -> None:
         self.call_sid = call_sid
-        self.counters = UplinkCounters()
-        self.lateness = Lateness()
+        self.counters: UplinkCounters = UplinkCounters()
+        self.lateness: Lateness = Lateness()
         self._clock = clock
         self._slot: Slot | None = None
         self._idle_slots = 0

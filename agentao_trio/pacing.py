@@ -75,7 +75,7 @@ class Slot:
         self._members = members
         self._on_slot = on_slot
         #: Slots that passed unused because the whole program was late by more than a period.
-        self.skipped = 0
+        self.skipped: int = 0
 
     def leave(self) -> None:
         """Give the place back: the member is not called any more. Harmless when repeated."""

@@ -35,7 +35,7 @@ from agentao_trio.wire import Frame
 
 __all__ = ["CallRouter"]
 
-log = logging.getLogger("agentao_trio.session")
+log: logging.Logger = logging.getLogger("agentao_trio.session")
 
 #: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
 STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096

@@ -80,7 +80,7 @@ class FrameDecoder:
 
     def __init__(self, max_length: int = MAX_FRAME_LENGTH) -> None:
         self.max_length = max_length
-        self.short = 0
+        self.short: int = 0
         self.error: RemoteProtocolError | None = None
         # A frame's beginning waits here. It is looked at again only when `_wanted` bytes are there, and a bytearray
         # grows in amortised constant time: together that keeps the price of a byte flat, however small the chunks.
