@@ -198,13 +198,13 @@ class Analysis:
         self._hours: dict[int, list[int]] = {}
         self._tools: dict[str, _Timed] = {}
         self._commands: dict[str, _Timed] = {}
-        self.seconds_to_answer = Distribution()
-        self.seconds_talked = Distribution()
-        self.mos = Distribution()
-        self.jitter_ms = Distribution()
-        self.packet_loss_pct = Distribution()
-        self.turn_seconds = Distribution()
-        self.barge_in_silence_ms = Distribution()
+        self.seconds_to_answer: Distribution = Distribution()
+        self.seconds_talked: Distribution = Distribution()
+        self.mos: Distribution = Distribution()
+        self.jitter_ms: Distribution = Distribution()
+        self.packet_loss_pct: Distribution = Distribution()
+        self.turn_seconds: Distribution = Distribution()
+        self.barge_in_silence_ms: Distribution = Distribution()
 
     # -- taking in --------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ from agentao_trio.statistics import CallStatistics, MediaStatistics
 
 __all__ = ["ActiveCall", "CallEnding", "CallPort"]
 
-log = logging.getLogger("agentao_trio.call")
+log: logging.Logger = logging.getLogger("agentao_trio.call")
 
 #: Seconds that leaving the ``async with`` block may take to hang up, whatever else is being cancelled.
 LEAVE_SECONDS = 2.0
@@ -91,7 +91,7 @@ class ActiveCall(CallAudio, CallControl):
         codec: Codec | None = None,
     ) -> None:
         #: The gateway's name for this call.
-        self.call_sid = call_sid
+        self.call_sid: str = call_sid
         #: Who began: "outbound" where this program placed the call.
         self.direction: Literal["inbound", "outbound"] = direction
         #: Who called: a number or SIP URI, empty where it is not known.
@@ -99,7 +99,7 @@ class ActiveCall(CallAudio, CallControl):
         #: Who was called.
         self.callee = callee
         #: The gateway's line the call is on, empty where it is not known.
-        self.trunk_id = trunk_id
+        self.trunk_id: str = trunk_id
         self._port = port
         self._state = CallState.PENDING
         self._held = False

@@ -103,7 +103,7 @@ class CallOrder:
 
     def __init__(self) -> None:
         #: Where the call is.
-        self.state = OrderState.NEW
+        self.state: OrderState = OrderState.NEW
         # A list, because a call has few events and there are many calls. Each entry is type and timestamp in one int.
         self._seen: list[int] = []
 

@@ -169,7 +169,7 @@ class Pace:
             raise ValueError(f"calls_per_second must be more than 0, not {per_second}")
         self._interval = 1 / per_second
         #: When the next call may be placed; at first at once.
-        self.next_at = -math.inf
+        self.next_at: float = -math.inf
 
     def placed(self, now: float) -> None:
         """A call was placed.
@@ -259,9 +259,9 @@ class CampaignPlan:
         self._calling: set[int] = set()
         self._stopped = False
         #: How many rows have each outcome by now.
-        self.outcomes = Counter(entry.outcome for entry in self._entries if entry.outcome is not None)
+        self.outcomes: Counter[Outcome] = Counter(entry.outcome for entry in self._entries if entry.outcome is not None)
         #: How many attempts are over.
-        self.attempts = 0
+        self.attempts: int = 0
 
     @property
     def fresh(self) -> int:

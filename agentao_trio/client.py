@@ -31,7 +31,7 @@ from agentao_trio.session import Session, open_session
 
 __all__ = ["AgenTaoClient", "serve"]
 
-log = logging.getLogger("agentao_trio.client")
+log: logging.Logger = logging.getLogger("agentao_trio.client")
 
 CallHandler = Callable[[ActiveCall], Awaitable[Any]]
 #: Asked whether a call that comes in is ours to take, with the call and whether there is room for another: it may wait.

@@ -64,8 +64,8 @@ class Resampler:
     def __init__(self, from_rate: int, to_rate: int) -> None:
         _check_rate(from_rate)
         _check_rate(to_rate)
-        self.from_rate = from_rate
-        self.to_rate = to_rate
+        self.from_rate: int = from_rate
+        self.to_rate: int = to_rate
         self._half = b""  # the first byte of a sample whose second has not come yet
         self._stream: Any = None if from_rate == to_rate else _open_stream(from_rate, to_rate)
 

@@ -359,9 +359,9 @@ class VoiceActivityDetector:
         self._loud = 0
         self._since = 0.0
         #: Whether somebody is speaking, as far as has been told.
-        self.speaking = False
+        self.speaking: bool = False
         #: When the most recent speech was last heard.
-        self.spoken_until = 0.0
+        self.spoken_until: float = 0.0
 
     @property
     def noise_floor(self) -> float:

@@ -80,7 +80,7 @@ class _Fixed:
     def __init__(self, name: str, code: str) -> None:
         self.name = name
         self.code = code
-        self.struct = struct.Struct("<" + code)
+        self.struct: struct.Struct = struct.Struct("<" + code)
 
 
 class _Integer(_Fixed):
@@ -177,7 +177,7 @@ class Vector:
 
     def __init__(self, element: Layout[Any]) -> None:
         self.element = element
-        self.name = f"list of {element.cls.__name__}"
+        self.name: str = f"list of {element.cls.__name__}"
 
     def pack(self, value: Any) -> bytes:
         if not isinstance(value, (tuple, list)):
@@ -272,7 +272,7 @@ class Layout(Generic[T]):
 
     def __init__(self, cls: type[T], fields: Iterable[Field], *, version: int = 0, compat: int = 0) -> None:
         self.cls = cls
-        self.fields = tuple(fields)
+        self.fields: tuple[Field, ...] = tuple(fields)
         self.version = version
         self.compat = compat
         self._readers = list(_plan(self.fields))

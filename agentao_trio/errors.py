@@ -136,7 +136,7 @@ class NumbersError(AgentaoError, ValueError):
     TOLD = 10
 
     def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems: tuple[tuple[int, str], ...] = tuple(sorted(problems))
         lines = [f"line {line}: {what}" for line, what in self.problems[: self.TOLD]]
         if len(self.problems) > self.TOLD:
             lines.append(f"and {len(self.problems) - self.TOLD} more")
@@ -190,7 +190,7 @@ class CallStateError(CallError):
         super().__init__(message, call_sid=call_sid)
         self.state = state
         self.command = command
-        self.allowed = frozenset(allowed)
+        self.allowed: frozenset[str] = frozenset(allowed)
 
 
 class CallEnded(CallError, trio.EndOfChannel):

@@ -51,7 +51,7 @@ from agentao_trio.services import service_nursery, task_nursery
 
 __all__ = ["Fleet", "FleetError", "FleetStatistics", "Shipped", "open_fleet"]
 
-log = logging.getLogger("agentao_trio.fleet")
+log: logging.Logger = logging.getLogger("agentao_trio.fleet")
 
 #: Seconds that a loser looks whether the call is free again, and between two looks.
 LOOK_SECONDS, LOOK_INTERVAL = 60.0, 1.0

@@ -17,16 +17,16 @@ try:
     import coredis
     from coredis.exceptions import RedisError, ResponseError
     from coredis.retry import NoRetryPolicy
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f"{__name__} needs the extra 'redis': pip install 'agentao-trio[redis]'", name=missing.name
-    ) from missing
+        f"{__name__} needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.errors import AgentaoError
 
 __all__ = ["FleetError", "RedisLink"]
 
-log = logging.getLogger("agentao_trio.fleet")
+log: logging.Logger = logging.getLogger("agentao_trio.fleet")
 
 #: Seconds for one command, between two signs of life, and the pauses before another attempt to connect.
 EXCHANGE_SECONDS = 5.0
@@ -50,8 +50,8 @@ class RedisLink:
         self._doubtful = trio.Event()
         self._scopes: set[trio.CancelScope] = set()
         #: How often there was a connection, and why there is none.
-        self.connections = 0
-        self.failure = ""
+        self.connections: int = 0
+        self.failure: str = ""
 
     @property
     def connected(self) -> bool:

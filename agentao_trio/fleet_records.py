@@ -17,7 +17,7 @@ from agentao_trio.records import Record
 
 __all__ = ["append", "consume"]
 
-log = logging.getLogger("agentao_trio.fleet")
+log: logging.Logger = logging.getLogger("agentao_trio.fleet")
 
 #: Records taken at a time, milliseconds to wait for some, and seconds before another attempt.
 _TOGETHER, _BLOCK_MS, _RETRY = 50, 1000, 0.2

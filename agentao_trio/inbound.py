@@ -30,7 +30,7 @@ from agentao_trio.messages import IncomingCallInfo
 
 __all__ = ["InboundCalls"]
 
-log = logging.getLogger("agentao_trio.session")
+log: logging.Logger = logging.getLogger("agentao_trio.session")
 
 #: Calls that wait to be taken, and names of calls that are remembered so as not to surface twice.
 WAITING_CALLS, REMEMBERED_CALLS = 256, 20_000

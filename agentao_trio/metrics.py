@@ -22,10 +22,10 @@ import trio
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.metrics needs the extra 'metrics': pip install 'agentao-trio[metrics]'", name=missing.name
-    ) from missing
+        "agentao_trio.metrics needs the extra 'metrics': pip install 'agentao-trio[metrics]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.session import Session
 from agentao_trio.statistics import SessionState, SessionStatistics

@@ -35,7 +35,7 @@ from agentao_trio.transport import Connection
 
 __all__ = ["Authentication", "Credentials", "Presenter", "first_stream"]
 
-log = logging.getLogger("agentao_trio.session")
+log: logging.Logger = logging.getLogger("agentao_trio.session")
 
 Credentials: TypeAlias = str | Path | ServiceAccount | TokenSource
 #: Shows the token on a connection, and raises :class:`AuthenticationError` when it is refused.
@@ -125,7 +125,7 @@ class Authentication:
         if credentials is None and presenter != "none":
             raise ValueError("there is a presenter but no credentials to present")
         #: What goes into the wire's tenant fields; gateways take it for information only (PROTOCOL section 16.23).
-        self.tenant_id = tenant_id or (credentials.account.tenant_id if credentials is not None else "")
+        self.tenant_id: str = tenant_id or (credentials.account.tenant_id if credentials is not None else "")
         self._tokens = credentials if presenter != "none" else None
         self._present = presenter if callable(presenter) else first_stream if presenter == "first_stream" else None
         self._wall_clock = wall_clock

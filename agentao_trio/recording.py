@@ -31,7 +31,7 @@ from agentao_trio.wav import WavFile
 
 __all__ = ["Recording", "open_recording"]
 
-log = logging.getLogger("agentao_trio.recording")
+log: logging.Logger = logging.getLogger("agentao_trio.recording")
 
 #: Seconds between two writes.
 _INTERVAL = 1.0
@@ -43,7 +43,7 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str], rate: int, tell: Callable[..., None]) -> None:
         self.path = path
         #: The recording's own name, as in records and dashboards.
-        self.sid = f"RE{uuid.uuid4().hex}"
+        self.sid: str = f"RE{uuid.uuid4().hex}"
         self._tell = functools.partial(tell, recording_sid=self.sid, location=os.path.abspath(path))
         #: Samples per second.
         self.rate = rate

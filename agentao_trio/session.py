@@ -29,7 +29,7 @@ from agentao_trio.audio import Codec
 from agentao_trio.broadcast import Subscription
 from agentao_trio.call import ActiveCall, before
 from agentao_trio.chronicle import Chronicle
-from agentao_trio.commands import Commands
+from agentao_trio.commands import Commands, Observer
 from agentao_trio.errors import (
     CallEnded,
     CommandRejected,
@@ -65,7 +65,7 @@ from agentao_trio.watchdog import BlockedStep, Watchdog
 
 __all__ = ["Session", "open_session"]
 
-log = logging.getLogger("agentao_trio.session")
+log: logging.Logger = logging.getLogger("agentao_trio.session")
 
 #: Seconds the gateway keeps a client's events while it is away (PROTOCOL section 10.3).
 RESUME_WINDOW = 120.0
@@ -113,7 +113,7 @@ class Session(Commands):
         self._router = CallRouter(self._counts, self._hang_up_soon)
         self._chronicle = Chronicle(hub, client_id=client_id, calls=self._router.calls)
         self._router.on_event = self._chronicle.event
-        self.observers = [self._chronicle]
+        self.observers: list[Observer] = [self._chronicle]
         self._inbound = InboundCalls(
             self._counts,
             trunks=trunks,

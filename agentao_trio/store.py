@@ -43,7 +43,7 @@ from agentao_trio.summaries import CallSummary
 
 __all__ = ["Retention", "Store", "StoreError", "StoreStatistics", "connect", "open_store"]
 
-log = logging.getLogger("agentao_trio.store")
+log: logging.Logger = logging.getLogger("agentao_trio.store")
 
 #: "agto": what ``application_id`` says of our files.
 APPLICATION_ID = 0x6167746F

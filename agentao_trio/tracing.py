@@ -29,10 +29,10 @@ try:
         set_span_in_context,
     )
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.tracing needs the extra 'metrics': pip install 'agentao-trio[metrics]'", name=missing.name
-    ) from missing
+        "agentao_trio.tracing needs the extra 'metrics': pip install 'agentao-trio[metrics]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.call import ActiveCall
 from agentao_trio.errors import AgentaoError, CallEnded

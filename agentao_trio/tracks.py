@@ -53,7 +53,7 @@ class Track:
         self._media = 0.0
         self._written = 0  # samples
         #: Packets for which there was no room.
-        self.dropped = 0
+        self.dropped: int = 0
 
     def at(self, second: float, samples: bytes) -> None:
         """Put samples at a given second, not before those that were added earlier."""
@@ -125,7 +125,7 @@ class Tracks:
         self._right = b""
         #: Packets that could not be recorded: in a codec that is not known, or at another rate without the extra
         #: ``audio``.
-        self.unreadable = 0
+        self.unreadable: int = 0
 
     @property
     def dropped(self) -> int:

@@ -25,7 +25,7 @@ import trio
 
 __all__ = ["BlockedStep", "Watchdog", "WatchdogStatistics"]
 
-log = logging.getLogger("agentao_trio.watchdog")
+log: logging.Logger = logging.getLogger("agentao_trio.watchdog")
 
 #: Blocked steps that are remembered, and seconds between two log lines about any.
 _REMEMBERED, _LOG_EVERY = 32, 1.0

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=86_400))]
 
-app = App(
+app: App = App(
     name="agentao-trio",
     version=f"agentao-trio {__version__}",
     help="Place phone calls through a QUIC voice gateway, or through the one that is built in.",

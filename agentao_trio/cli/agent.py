@@ -44,7 +44,7 @@ KEYS = ("REALTIME_API_KEY", "OPENAI_API_KEY")
 #: Seconds that the calls in progress have when the command is ended.
 DRAIN = 10.0
 
-agent_app = App(
+agent_app: App = App(
     name="agent",
     help_epilogue="""\
 **Examples**
@@ -228,7 +228,7 @@ class Agent:
         self._hub = hub
         self._instructions = _instructions(options.instructions)
         #: Simulated callers that were not served as they should have been.
-        self.failures = 0
+        self.failures: int = 0
 
     async def run(self) -> None:
         """Serve until cancelled, or until the simulated callers are through."""

@@ -16,7 +16,7 @@ from agentao_trio.cli.running import USAGE, errors
 
 __all__ = ["ConformanceOptions", "conformance_app"]
 
-conformance_app = App(
+conformance_app: App = App(
     name="conformance",
     help_epilogue="""\
 **Examples**

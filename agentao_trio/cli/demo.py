@@ -80,10 +80,10 @@ class DemoCall:
         self.call: ActiveCall | None = None
         self.ending: CallEnding | None = None
         #: Why there is no ending, where the call failed in some other way.
-        self.failure = ""
-        self.heard = bytearray()
-        self.was_held = False
-        self.recorded = False
+        self.failure: str = ""
+        self.heard: bytearray = bytearray()
+        self.was_held: bool = False
+        self.recorded: bool = False
         self._heard_all = trio.Event()
         self._began = trio.current_time()
         self._ended: float | None = None
@@ -221,11 +221,11 @@ class Demo:
             raise UsageError(
                 f"cannot make the directory {directory}: {error.strerror or error}; see --record"
             ) from None
-        self.said = speech(seconds)
+        self.said: bytes = speech(seconds)
         self._directory = directory
         self._screen = screen
         self._clock: ClockStatistics | None = None
-        self.calls = [
+        self.calls: list[DemoCall] = [
             DemoCall(plan, directory / f"{number:02}-{plan.title.replace('%', 'percent').replace(' ', '-')}.wav")
             for number, plan in enumerate(islice(chain(PLANS, repeat(ECHO)), calls), 1)
         ]

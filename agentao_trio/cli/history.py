@@ -36,7 +36,7 @@ from agentao_trio.summaries import CallSummary
 
 __all__ = ["history_app"]
 
-history_app = App(
+history_app: App = App(
     name="history",
     help="What happened: calls, their records, figures and reports, from a history file.",
     help_epilogue="""\

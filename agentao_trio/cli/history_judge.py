@@ -14,10 +14,10 @@ try:
     import agentao_trio.conformance.checks  # noqa: F401 - registers the rules
     from agentao_trio.conformance.requirements import REQUIREMENTS, Judgement, Level, Requirement
     from agentao_trio.conformance.trace import Observation, Trace, What
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise UsageError(
-        f"judging needs the extra 'conformance', as {missing.name} is missing: pip install 'agentao-trio[conformance]'"
-    ) from missing
+        f"judging needs the extra 'conformance', as {_missing.name} is missing: pip install 'agentao-trio[conformance]'"
+    ) from _missing
 
 __all__ = ["Judged", "judge", "trace_of"]
 

@@ -28,7 +28,7 @@ TOKEN = "AGENTAO_LIVE_TOKEN"  # noqa: S105 - the variable's name
 #: Seconds between two looks for new records, and of the past that is shown at first.
 TAIL_INTERVAL, PAST = 0.25, 900.0
 
-live_app = App(
+live_app: App = App(
     name="live",
     help_epilogue="""\
 **Examples**

@@ -29,9 +29,9 @@ __all__ = [
 #: Exit statuses that all commands share.
 FAILURE, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 
-output = Console(highlight=False, markup=False, emoji=False)
+output: Console = Console(highlight=False, markup=False, emoji=False)
 # A mistake is one line, however narrow the terminal is: it may end up in a log.
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+errors: Console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 #: What the library calls its own arguments → what the command line calls them.
 SPELLINGS = {

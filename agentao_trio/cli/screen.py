@@ -102,7 +102,7 @@ class Screen:
 
     def __init__(self, console: Console, *, live: bool = True) -> None:
         self.console = console
-        self.live = live and console.is_terminal
+        self.live: bool = live and console.is_terminal
         self._began = trio.current_time()
 
     def note(self, text: str) -> None:

@@ -68,7 +68,7 @@ class WavRecorder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.packets = 0
+        self.packets: int = 0
         #: Names of codecs that came and cannot be written, as the gateway labels them.
         self.unknown_codecs: set[str] = set()
         try:

@@ -52,7 +52,9 @@ class Wire:
         self._socket = socket
         self._rng = rng
         #: Shares of datagrams, 0 to 1, in both directions.
-        self.loss = self.duplication = self.reordering = 0.0
+        self.loss: float = 0.0
+        self.duplication: float = 0.0
+        self.reordering: float = 0.0
         #: While set, nothing passes: not out, not in, or neither.
         self.deaf = self.mute = False
         self._held: bytes | None = None
@@ -344,7 +346,7 @@ class Kit:
         tag: str,
     ) -> None:
         self.profile = profile
-        self.rng = random.Random(seed)
+        self.rng: random.Random = random.Random(seed)
         #: What this check's calls and subscriptions are named after; unique in the run.
         self.client_id = tag
         self._open_socket = open_socket

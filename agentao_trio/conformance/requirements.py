@@ -48,7 +48,7 @@ class Judgement:
         #: Why the rule could not be judged; empty where it was.
         self.open_because: str = ""
         #: How many times the rule was applied.
-        self.judged = 0
+        self.judged: int = 0
 
     def expect(self, holds: bool, *, expected: str, seen: Any, index: int | None = None, call_sid: str = "") -> bool:
         """The rule was applied once; where it does not hold, that is a finding. Returns ``holds``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import attrs
 
@@ -128,7 +128,7 @@ class Trace(Sequence[Observation]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and self._observations == other._observations
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from agentao_trio.messages import (
 
 __all__ = ["Admission"]
 
-log = logging.getLogger("agentao_trio.gateway")
+log: logging.Logger = logging.getLogger("agentao_trio.gateway")
 
 _MAX_WAITING = 16
 

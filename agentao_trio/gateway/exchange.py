@@ -40,7 +40,7 @@ from agentao_trio.messages import AudioFrame, CallEvent, EventType
 
 __all__ = ["CALL_REJECTED", "NORMAL_CLEARING", "NO_ANSWER", "TEMPORARY_FAILURE", "Exchange"]
 
-log = logging.getLogger("agentao_trio.gateway")
+log: logging.Logger = logging.getLogger("agentao_trio.gateway")
 
 #: Q.850 causes the gateway gives of its own accord.
 NORMAL_CLEARING, NO_ANSWER, CALL_REJECTED, TEMPORARY_FAILURE = 16, 19, 21, 41
@@ -65,8 +65,8 @@ class Exchange:
     ) -> None:
         self.settings = settings
         self._faults = faults
-        self.timers = Timers()
-        self.counters = Counters()
+        self.timers: Timers = Timers()
+        self.counters: Counters = Counters()
         #: Open calls by call_sid.
         self.calls: dict[str, Call] = {}
         self._dice = dice

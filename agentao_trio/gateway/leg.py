@@ -102,9 +102,9 @@ class Leg:
         self._next_number = 0
         self._idle = 0
         self._packets_sent = self._bytes_sent = self._packets_received = self._refused = self._lost = 0
-        self.muted = False
+        self.muted: bool = False
         #: Until the answer nothing passes, as while the call is on hold.
-        self.held = True
+        self.held: bool = True
         #: Echo whatever the far end is (LOOPBACK).
         self.loopback = False
         #: Whether anybody but the far end listens to the agent, so that its packets are needed although the far end

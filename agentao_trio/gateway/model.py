@@ -42,11 +42,11 @@ from agentao_trio.gateway.settings import GatewaySettings, Trunk
 from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.legible import quoted
-from agentao_trio.messages import DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
+from agentao_trio.messages import AudioFrame, DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
 
 __all__ = ["BucketAction", "GatewayModel", "GatewayStatistics", "Silence"]
 
-log = logging.getLogger("agentao_trio.gateway")
+log: logging.Logger = logging.getLogger("agentao_trio.gateway")
 
 _MAX_CLIENT_ID = 256
 _MAX_TRUNK_ID = 256
@@ -159,13 +159,13 @@ class GatewayModel:
             MethodId.SuperviseSubscribe: self._supervise,
             MethodId.AllocateWt: self._allocate_wt,
         }
-        self.connected = self._exchange.connected
-        self.disconnected = self._exchange.disconnected
-        self.receive = self._exchange.receive
-        self.slot = self._exchange.slot
-        self.not_delivered = self._exchange.not_delivered
-        self.advance = self._exchange.advance
-        self.next_deadline = self._exchange.timers.next
+        self.connected: Callable[[], Peer] = self._exchange.connected
+        self.disconnected: Callable[[Peer, float], None] = self._exchange.disconnected
+        self.receive: Callable[[Peer, AudioFrame, float], None] = self._exchange.receive
+        self.slot: Callable[[Call], list[tuple[Peer, AudioFrame]]] = self._exchange.slot
+        self.not_delivered: Callable[[Call, Peer, AudioFrame], None] = self._exchange.not_delivered
+        self.advance: Callable[[float], None] = self._exchange.advance
+        self.next_deadline: Callable[[], float | None] = self._exchange.timers.next
         self.take_effects: Callable[[], list[Effect]] = self._exchange.take_effects
 
     @property

@@ -100,11 +100,11 @@ class Subscription:
         dropped: Callable[[int], None],
         meddler: Meddler | None = None,
     ) -> None:
-        self.tenant = tenant
-        self.client_id = client_id
+        self.tenant: str = tenant
+        self.client_id: str = client_id
         self.peer: Peer | None = None
         #: When the last peer went away; minus infinity while there never was one.
-        self.away_since = -math.inf
+        self.away_since: float = -math.inf
         self._window = window
         self._grace = grace
         self._max_entries = max_entries

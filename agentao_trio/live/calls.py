@@ -49,7 +49,7 @@ class LiveCall:
 
     def __init__(self, epoch: str, call_sid: str, *, at: float) -> None:
         self._epoch = epoch
-        self.call_sid = call_sid
+        self.call_sid: str = call_sid
         self.began_at = at
         self.answered_at: float | None = None
         #: Since when it is over; None while it goes on.

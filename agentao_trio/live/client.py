@@ -83,17 +83,17 @@ class Client:
 
     def __init__(self, sid: str, desk: Desk, pace: Pace, counters: Counters) -> None:
         self.sid = sid
-        self.outbox = Outbox()
+        self.outbox: Outbox = Outbox()
         #: The tenant whose calls it may see, "" for all; None before it is connected.
         self.tenant: str | None = None
         self.rooms: set[str] = set()
-        self.transport = "polling"
+        self.transport: str = "polling"
         #: A WebSocket is about to replace polling.
         self.is_upgrading = False
         self.is_polled = False
         #: The poll that waits, or else the next one, is to be answered at once.
-        self.poll_ends = False
-        self.is_closed = False
+        self.poll_ends: bool = False
+        self.is_closed: bool = False
         self._desk = desk
         self._pace = pace
         self._counters = counters

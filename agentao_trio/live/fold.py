@@ -42,7 +42,7 @@ class Fold:
     """The calls as a client knows them."""
 
     def __init__(self) -> None:
-        self.epoch = ""
+        self.epoch: str = ""
         #: Call objects by sid.
         self.calls: dict[str, dict[str, Any]] = {}
 

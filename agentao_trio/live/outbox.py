@@ -38,10 +38,10 @@ class Outbox:
         self._waiting: deque[Parcel] = deque()
         self._bytes = 0
         #: A snapshot is due.
-        self.is_stale = False
+        self.is_stale: bool = False
         #: More answers than there is room for have been asked for.
-        self.is_flooded = False
-        self.overflows = 0
+        self.is_flooded: bool = False
+        self.overflows: int = 0
 
     def __bool__(self) -> bool:
         """Whether there is something to be sent."""

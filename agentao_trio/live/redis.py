@@ -37,10 +37,10 @@ try:
     import coredis
     import msgspec
     from coredis.exceptions import RedisError
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.live.redis needs the extra 'redis': pip install 'agentao-trio[redis]'", name=missing.name
-    ) from missing
+        "agentao_trio.live.redis needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.hub import Hub
 from agentao_trio.live.feed import CALLS, Feed, LiveEvent
@@ -50,7 +50,7 @@ from agentao_trio.services import task_nursery
 
 __all__ = ["FanOut", "FanOutStatistics", "fan_out"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that a worker's state outlives it, and between two signs of life.
 STATE_SECONDS = 60
@@ -94,7 +94,7 @@ class FanOut:
 
     def __init__(self, hub: Hub, url: str, *, key: str, state: str) -> None:
         #: This worker's part of the names of its hashes.
-        self.worker = secrets.token_hex(8)
+        self.worker: str = secrets.token_hex(8)
         self._hub = hub
         self._url = url
         self._key = key

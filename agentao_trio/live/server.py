@@ -33,10 +33,10 @@ try:
     import h11  # noqa: F401
     import msgspec  # noqa: F401
     import wsproto  # noqa: F401
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.live needs the extra 'live': pip install 'agentao-trio[live]'", name=missing.name
-    ) from missing
+        "agentao_trio.live needs the extra 'live': pip install 'agentao-trio[live]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.handlers import contained
 from agentao_trio.hub import Hub
@@ -49,7 +49,7 @@ from agentao_trio.services import task_nursery
 
 __all__ = ["LiveServer", "LiveStatistics", "Pace", "serve"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Records that may wait to become events; of more, the oldest are dropped.
 MOST_RECORDS = 10_000
@@ -125,7 +125,7 @@ class LiveServer:
         self._connections = 0
         self._records: deque[Record] = deque(maxlen=MOST_RECORDS)
         self._some_record = trio.lowlevel.ParkingLot()
-        self.feed = Feed(secrets.token_hex(8))
+        self.feed: Feed = Feed(secrets.token_hex(8))
         self._desk = Desk(self.feed, tokens=tokens, counters=self._counters, now=lambda: hub.unix(trio.current_time()))
         self._door = Door(
             admit=self._admit,

@@ -86,7 +86,7 @@ class Asking:
     ) -> None:
         #: The response that is active in the conversation, as far as was told.
         self.active: str | None = None
-        self.connected = False
+        self.connected: bool = False
         self._nursery = nursery
         self._send = send
         self._counts = counts

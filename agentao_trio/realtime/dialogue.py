@@ -80,18 +80,18 @@ class Dialogue:
         self._caller_speaks = caller_speaks
         self._codec = call.codec
         self._resampler = self._new_resampler()
-        self.audio = ModelAudio(call.codec, prebuffer_ms=prebuffer_ms, bound_ms=bound_ms)
-        self.speaker = Speaker(call, self.audio, sent=self._sent)
-        self.turns = Turns()
-        self.transcripts = Transcripts()
-        self.counts = Counts()
+        self.audio: ModelAudio = ModelAudio(call.codec, prebuffer_ms=prebuffer_ms, bound_ms=bound_ms)
+        self.speaker: Speaker = Speaker(call, self.audio, sent=self._sent)
+        self.turns: Turns = Turns()
+        self.transcripts: Transcripts = Transcripts()
+        self.counts: Counts = Counts()
         #: Whether the caller is speaking, and whether the server owes an answer to what was said.
-        self.caller_speaking = False
-        self.answer_due = False
+        self.caller_speaking: bool = False
+        self.answer_due: bool = False
         #: Notified whenever something has changed that somebody may wait for.
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         #: Responses that have ended.
-        self.ended = 0
+        self.ended: int = 0
         self._speaking_item = ""
         self._unheard: OrderedDict[str, str] = OrderedDict()  # messages without any sound or text yet, by response
         self._recent: dict[str, None] = {}  # a set that knows its oldest

@@ -84,7 +84,7 @@ class Reply:
         self.id = id
         self.turn = turn
         self.in_conversation = in_conversation
-        self.over = False
+        self.over: bool = False
         self.items: list[OutputItem] = []
         self._new_id = new_id
         self._modality = modality

@@ -15,10 +15,10 @@ import attrs
 
 try:
     from msgspec import UNSET, UnsetType
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=missing.name
-    ) from missing
+        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=_missing.name
+    ) from _missing
 
 __all__ = ["GA_NAMES", "LEGACY_NAMES", "UNSET", "Profile", "UnsetType", "category", "ga_name", "plain"]
 

@@ -46,7 +46,7 @@ class Outbox(Generic[Control]):
         self._room = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
         #: Milliseconds of audio that were dropped because they waited for too long, or because a connection was lost.
-        self.dropped_ms = 0
+        self.dropped_ms: int = 0
 
     @property
     def waiting_ms(self) -> int:

@@ -25,7 +25,7 @@ from agentao_trio.realtime.protocol import (
 
 __all__ = ["Replay", "replayable"]
 
-log = logging.getLogger("agentao_trio.realtime")
+log: logging.Logger = logging.getLogger("agentao_trio.realtime")
 
 
 class Replay:

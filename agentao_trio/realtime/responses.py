@@ -33,7 +33,7 @@ class Responses:
         self._wish: Mapping[str, Any] | None = None
         self._asking: trio.CancelScope | None = None
         #: Responses that were not asked for, because the caller was speaking or about to be answered.
-        self.suppressed = 0
+        self.suppressed: int = 0
 
     def want(self, params: Mapping[str, Any] | None = None) -> None:
         """A response is to be asked for, with these ``params``. A wish without any leaves those of an older one."""

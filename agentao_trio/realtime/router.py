@@ -33,7 +33,7 @@ from agentao_trio.realtime.server_events import Malformed, ServerEvent, Unknown
 
 __all__ = ["Errors", "Handler", "Router", "RouterStatistics", "Selector", "Subscription"]
 
-log = logging.getLogger("agentao_trio.realtime")
+log: logging.Logger = logging.getLogger("agentao_trio.realtime")
 
 Selector = str | type[ServerEvent]
 Handler = Callable[[Any], None] | Callable[[Any], Awaitable[None]]
@@ -68,7 +68,7 @@ class Subscription:
 
     def __init__(self, router: Router, key: str, handler: Handler, errors: Errors, queue: Queue[Any] | None) -> None:
         #: Exceptions of this handler so far; only where they are isolated.
-        self.failures = 0
+        self.failures: int = 0
         self._router = router
         self._key = key
         self._handler = handler

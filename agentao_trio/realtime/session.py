@@ -88,7 +88,7 @@ from agentao_trio.services import leaving_bare, service_nursery, task_nursery
 
 __all__ = ["RealtimeSession", "RealtimeState", "RealtimeStatistics", "open_realtime"]
 
-log = logging.getLogger("agentao_trio.realtime")
+log: logging.Logger = logging.getLogger("agentao_trio.realtime")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 AnyEvent = TypeVar("AnyEvent", bound=ServerEvent)
 
@@ -135,16 +135,16 @@ class RealtimeSession:
         journal_bytes: int,
     ) -> None:
         #: The conversation so far, over all connections.
-        self.conversation = Conversation()
+        self.conversation: Conversation = Conversation()
         #: What went over all connections, without audio: the newest of it, and figures.
-        self.journal = Journal(clock=trio.current_time, most_bytes=journal_bytes)
+        self.journal: Journal = Journal(clock=trio.current_time, most_bytes=journal_bytes)
         #: The configuration as the server last echoed it, on top of what was asked for.
-        self.config = config
+        self.config: SessionConfig = config
         #: The server's name for the session of the current connection.
-        self.session_id = ""
+        self.session_id: str = ""
         #: The Unix time at which the server will close the current connection, if it told.
         self.expires_at: float | None = None
-        self.state = RealtimeState.CONNECTING
+        self.state: RealtimeState = RealtimeState.CONNECTING
         self._connect = connect
         self._where = where
         self._wanted = config

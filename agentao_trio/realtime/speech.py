@@ -46,9 +46,9 @@ class Speaker:
         self._interruptions = 0
         self._changed = trio.lowlevel.ParkingLot()
         #: When the last packet went out, in seconds of trio's clock.
-        self.last_sent_at = float("-inf")
+        self.last_sent_at: float = float("-inf")
         #: How often the call had nothing left to send in the middle of an utterance, because this program was late.
-        self.ran_dry = 0
+        self.ran_dry: int = 0
 
     async def run(self) -> None:
         """Speak until cancelled, or until the call is over."""

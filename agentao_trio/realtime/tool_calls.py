@@ -23,7 +23,7 @@ from agentao_trio.realtime.tools import Line, Tool, output_text
 
 __all__ = ["FAREWELL_SECONDS", "GOODBYE_SECONDS", "MOST_AT_A_TIME", "Conversation", "ToolCalls", "ToolStatistics"]
 
-log = logging.getLogger("agentao_trio.realtime")
+log: logging.Logger = logging.getLogger("agentao_trio.realtime")
 
 #: Seconds that a goodbye may take, from the model's wish to leave to the caller's having heard it.
 GOODBYE_SECONDS = 10.0

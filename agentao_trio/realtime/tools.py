@@ -26,10 +26,10 @@ import attrs
 
 try:
     import msgspec
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=missing.name
-    ) from missing
+        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=_missing.name
+    ) from _missing
 
 __all__ = ["TOOL_SECONDS", "Line", "Tool", "as_tool", "hangup", "output_text", "send_dtmf", "tool", "transfer"]
 

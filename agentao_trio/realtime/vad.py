@@ -52,7 +52,7 @@ class EnergyVad:
         self._windows = 0
         self._run = 0
         #: Whether somebody is speaking, as far as has been told.
-        self.speaking = False
+        self.speaking: bool = False
 
     def feed(self, pcm: bytes) -> list[SpeechBegan | SpeechOver]:
         """What is new with this audio, in order."""

@@ -71,7 +71,7 @@ class ScriptedCaller:
         #: The number it calls from, or is called at.
         self.number = number
         #: The call, once there is one.
-        self.call_sid = ""
+        self.call_sid: str = ""
         self._gateway = gateway
         self._codec = Codec.PCMU
         self._to_say: deque[bytes] = deque()

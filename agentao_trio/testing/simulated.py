@@ -21,7 +21,7 @@ class SimulatedGateway:
     """A gateway in memory, and those who call through it. Made by :func:`open_simulated_gateway`."""
 
     #: What to connect to, together with :meth:`options`.
-    endpoint = f"quic://{_HOST}:{_PORT}"
+    endpoint: str = f"quic://{_HOST}:{_PORT}"
 
     def __init__(self, server: Gateway, network: MemoryNetwork) -> None:
         #: The embedded gateway itself.
