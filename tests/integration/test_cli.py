@@ -22,6 +22,7 @@ from agentao_trio.cli import app
 from agentao_trio.cli.one_call import exit_status
 from agentao_trio.cli.wav import SPEECH
 from tests.integration.conftest import GatewayProcess
+from tests.support.ports import silent_port
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -185,10 +186,8 @@ def test_a_recording_that_cannot_be_written_is_told_before_the_call(run: Run, ga
 
 
 def test_a_gateway_that_is_not_there(run: Run) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    status, _, err = run("call", "+1555", "--gateway", f"quic://127.0.0.1:{port}")
+    with silent_port() as port:
+        status, _, err = run("call", "+1555", "--gateway", f"quic://127.0.0.1:{port}")
     assert status == 1
     assert f"nobody listens on UDP port {port}" in err
 
@@ -307,7 +306,7 @@ def test_a_signal_hangs_up_and_leaves_a_whole_recording(
             pass
         time.sleep(0.3)
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == status
     assert "ended: 16 Normal call clearing" in out
     assert err == "stopping: hanging up and closing\n"

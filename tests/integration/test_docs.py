@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import wave
@@ -23,6 +22,7 @@ from agentao_trio import ClientTLS
 from agentao_trio.cli import app
 from tests.integration.conftest import GatewayProcess
 from tests.support.accounts import write_account
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 #: Pages whose programs another test runs, with what they need.
@@ -124,7 +124,7 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
         if name.startswith("tutorial.md")
     )
     assert list(files) == ["agent.py", "test_agent.py"]
-    port = str(_free_port())
+    port = str(free_port())
     for name, text in files.items():
         (tmp_path / name).write_text(text.replace("9090", port))
     python = functools.partial(subprocess.Popen, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -138,20 +138,13 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
             while "goodbye" not in said and said.count("\n") < 200:  # those who have waited are greeted first
                 said += agent.stdout.readline()
             agent.terminate()
-            assert agent.wait(timeout=20) == 0
+            assert agent.wait(timeout=120) == 0
         calling.terminate()
     assert "hello, +1" in said
     assert "goodbye, +1" in said
     with python([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]) as tests:
-        output, _ = tests.communicate(timeout=60)
+        output, _ = tests.communicate(timeout=300)
     assert "2 passed" in output, output
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from agentao_trio.transport import BidiStream, Connection, ServerTLS, TransportS
 from agentao_trio.wire import decode_request, encode_reply
 from tests.integration.conftest import GatewayProcess
 from tests.support.accounts import verifier, write_account
+from tests.support.ports import silent_port
 from tests.support.quic import authority, long_ago, server_tls
 
 REQUIRED = GatewaySettings(verifier=verifier(), authentication="required")
@@ -79,13 +79,6 @@ def ca_of(gateway_ca: bytes, tmp_path: Path) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port: int = reserved.getsockname()[1]
-        return port
-
-
 async def test_all_is_well(tmp_path: Path) -> None:
     async with open_gateway() as gateway:
         told = await examined(gateway.endpoint, ca=ca_of(gateway.ca_pem, tmp_path))
@@ -101,8 +94,8 @@ async def test_a_name_that_is_none() -> None:
 
 
 async def test_nobody_listens() -> None:
-    port = free_port()
-    told = await examined(f"quic://127.0.0.1:{port}")
+    with silent_port() as port:
+        told = await examined(f"quic://127.0.0.1:{port}")
     assert told.failed == {"port"}
     assert f"nobody listens on UDP port {port}" in told.words("port")
     assert told["certificate dates"] == "unknown"
@@ -145,7 +138,8 @@ async def test_another_protocol(ca: Path, nursery: trio.Nursery) -> None:
 
 
 async def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
-    told = await examined(f"quic://127.0.0.1:{free_port()}", ca=ca_of(b"nothing", tmp_path))
+    with silent_port() as port:
+        told = await examined(f"quic://127.0.0.1:{port}", ca=ca_of(b"nothing", tmp_path))
     assert told.failed == {"certificate chain"}
 
 
@@ -235,7 +229,8 @@ def test_the_command_when_all_is_well(gateway_process: GatewayProcess, capsys: p
 
 
 def test_the_command_when_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor(f"quic://127.0.0.1:{free_port()}") == 1
+    with silent_port() as port:
+        assert doctor(f"quic://127.0.0.1:{port}") == 1
     out = capsys.readouterr().out
     assert "\nfailed   port " in out
     assert "right: start the gateway there" in out

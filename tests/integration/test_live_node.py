@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import Any
 
 import pytest
@@ -14,15 +13,9 @@ from agentao_trio.hub import Hub
 from agentao_trio.live import LiveServer
 from agentao_trio.records import RecordKind
 from tests.support.node_packages import NodeProcess, run_node
+from tests.support.ports import free_port
 
 TRANSPORTS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def begin(hub: Hub, call_sid: str = "c1") -> None:

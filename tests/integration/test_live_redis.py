@@ -20,6 +20,7 @@ from agentao_trio.hub import Hub
 from agentao_trio.live.redis import fan_out
 from agentao_trio.records import RecordKind
 from tests.support.node_packages import NodeProcess, run_node
+from tests.support.ports import free_port
 
 #: coredis leaves a stream of anyio's open with every attempt to connect that fails.
 pytestmark = pytest.mark.filterwarnings("ignore:.*MemoryObject:pytest.PytestUnraisableExceptionWarning")
@@ -43,20 +44,13 @@ def redis_server(directory: Path, port: int) -> Iterator[None]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            for _ in range(500):
+            for _ in range(6000):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.02)
             yield
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def begin(hub: Hub, call_sid: str) -> None:
@@ -78,7 +72,7 @@ async def front_server(port: int) -> AsyncIterator[str]:
 
 
 async def until(fact: Callable[[], bool]) -> None:
-    with trio.fail_after(15):
+    with trio.fail_after(120):
         while not fact():
             await trio.sleep(0.02)
 
