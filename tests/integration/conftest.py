@@ -29,5 +29,5 @@ def gateway_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
         endpoint = next(word.rstrip(";") for word in process.stdout.readline().split() if word.startswith("quic://"))
         yield GatewayProcess(endpoint, ca)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     assert process.returncode == 0, "SIGTERM is a gateway's regular end"

@@ -208,7 +208,7 @@ def test_ctrl_c_hangs_up_and_tells_who_was_not_called(tmp_path: Path, gateway_pr
         while "answered" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "stopping: hanging up and closing\n"
     assert "not complete: 45 numbers were not called, 5 were cut short" in out

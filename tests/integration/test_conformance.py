@@ -39,14 +39,14 @@ def gateway(directory: Path, *options: str) -> Iterator[str]:
             yield found[0]
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=120)
 
 
 def judged(directory: Path, endpoint: str, only: str) -> tuple[int, dict[str, str]]:
     (directory / "target.toml").write_text(PROFILE)
     options = "--profile target.toml --allow-dial --hostile --rate 0/s --max-calls 0 --examples 2 --json results.json"
     command = [sys.executable, "-m", "agentao_trio", "conformance", endpoint, "--only", only, *options.split()]
-    status = subprocess.run(command, cwd=directory, capture_output=True, timeout=120, check=False).returncode
+    status = subprocess.run(command, cwd=directory, capture_output=True, timeout=600, check=False).returncode
     results = json.loads((directory / "results.json").read_text())["results"]
     return status, {each["id"]: each["verdict"] for each in results}
 

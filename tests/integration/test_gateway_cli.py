@@ -252,7 +252,7 @@ def test_a_pipe_is_obeyed_and_its_end_is_not_the_gateways(tmp_path: Path) -> Non
             said.append(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
         process.stdin = None
-        out, err = process.communicate(timeout=5)
+        out, err = process.communicate(timeout=120)
     said = [*said, *out.splitlines()]
     assert process.returncode == 0
     assert err == "stopping: hanging up and closing\n"
@@ -349,7 +349,7 @@ def test_a_token_goes_round_by_hand(run: Run) -> None:
         assert "the gateway refused the token" in err
         campaign = ("campaign", "numbers.csv", "--gateway", endpoint, "--ca", "ca.pem", "--attempts", "1")
         assert run(*campaign, "--credentials", "account.json", "--presenter", "tenant_field")[0] == 0
-        process.communicate("quit\n", timeout=5)
+        process.communicate("quit\n", timeout=120)
     assert process.returncode == 0
 
 

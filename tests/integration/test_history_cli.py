@@ -162,12 +162,12 @@ def test_a_replay_can_be_watched_in_the_browser(file: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        with urllib.request.urlopen(url, timeout=10) as page:
+        with urllib.request.urlopen(url, timeout=120) as page:
             assert b"<html" in page.read()
         while "records over" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 128 + signal.SIGINT
+        assert process.wait(timeout=120) == 128 + signal.SIGINT
 
 
 def test_old_calls_are_pruned(run: Run, file: Path) -> None:
