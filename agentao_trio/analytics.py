@@ -60,6 +60,9 @@ class Distribution:
         self._sum = 0.0
         self._least, self._most = math.inf, -math.inf
 
+    def __repr__(self) -> str:
+        return f"<Distribution of {self.count} values, median {self.quantile(0.5)}>"
+
     def add(self, value: float) -> None:
         """One more value; what is not a finite number is left out, and below 0 counts as 0."""
         if not math.isfinite(value):
@@ -205,6 +208,9 @@ class Analysis:
         self.packet_loss_pct: Distribution = Distribution()
         self.turn_seconds: Distribution = Distribution()
         self.barge_in_silence_ms: Distribution = Distribution()
+
+    def __repr__(self) -> str:
+        return f"<Analysis of {self._records} records, {len(self._open)} calls open>"
 
     # -- taking in --------------------------------------------------------------------------------------------------
 

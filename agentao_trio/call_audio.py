@@ -43,6 +43,10 @@ class Detections(Generic[Found]):
         self._detectors = detectors
         self._found: deque[Found] = deque()
 
+    def __repr__(self) -> str:
+        names = ", ".join(type(detector).__name__ for detector in self._detectors)
+        return f"<Detections by {names}, {len(self._found)} waiting, {self.dropped} frames dropped>"
+
     @property
     def dropped(self) -> int:
         """Frames this reader was too slow for; later times are too early by as much."""

@@ -107,6 +107,9 @@ class CallOrder:
         # A list, because a call has few events and there are many calls. Each entry is type and timestamp in one int.
         self._seen: list[int] = []
 
+    def __repr__(self) -> str:
+        return f"<CallOrder {self.state.name}, {len(self._seen)} events>"
+
     def feed(self, event_type: int, timestamp_ms: int) -> Verdict:
         """Judge the next event, and move on if its verdict allows.
 

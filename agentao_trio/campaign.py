@@ -204,6 +204,10 @@ class Campaign:
         self._seconds: float | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
+    def __repr__(self) -> str:
+        state = "over" if self._seconds is not None else "not begun" if self._began is None else "going on"
+        return f"<Campaign {state}: {self._plan!r}>"
+
     async def run(self) -> CampaignResult:
         """Call everybody, and return what became of them when the last one is finished.
 

@@ -171,6 +171,9 @@ class Pace:
         #: When the next call may be placed; at first at once.
         self.next_at: float = -math.inf
 
+    def __repr__(self) -> str:
+        return f"<Pace of {1 / self._interval:g} calls per second>"
+
     def placed(self, now: float) -> None:
         """A call was placed.
 
@@ -262,6 +265,12 @@ class CampaignPlan:
         self.outcomes: Counter[Outcome] = Counter(entry.outcome for entry in self._entries if entry.outcome is not None)
         #: How many attempts are over.
         self.attempts: int = 0
+
+    def __repr__(self) -> str:
+        finished = self.outcomes.total()
+        return (
+            f"<CampaignPlan, {self.fresh} fresh, {self.calling} calling, {self.waiting} waiting, {finished} finished>"
+        )
 
     @property
     def fresh(self) -> int:

@@ -163,6 +163,9 @@ class AgenTaoClient:
         self._session: Session | None = None
         self._opened = contextlib.AsyncExitStack()
 
+    def __repr__(self) -> str:
+        return f"<AgenTaoClient of {self._endpoint}: {self._session or 'not connected'}>"
+
     def on(self, event: ClientEvent | str) -> Callable[[Handler], Handler]:
         """A decorator that registers a function, plain or ``async``, for INCOMING_CALL.
 

@@ -69,6 +69,9 @@ class Resampler:
         self._half = b""  # the first byte of a sample whose second has not come yet
         self._stream: Any = None if from_rate == to_rate else _open_stream(from_rate, to_rate)
 
+    def __repr__(self) -> str:
+        return f"<Resampler from {self.from_rate} to {self.to_rate} Hz>"
+
     def feed(self, pcm: bytes | bytearray | memoryview) -> bytes:
         """Add samples and return those that can be told by now: at first fewer, later as many as time has passed.
 
@@ -154,6 +157,11 @@ class FrameConverter:
         self._lost_before = 0
         self._next_number = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"<FrameConverter to {self._wanted or 'the same format'}, gaps {'filled' if self._fill_gaps else 'left'}>"
+        )
+
     def convert(self, frame: AudioFrame) -> AudioFrame | None:
         """The converted frame; None where all of it is still in the filter.
 
@@ -218,6 +226,9 @@ class SpeechConverter:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._resampler: Resampler | None = None
+
+    def __repr__(self) -> str:
+        return f"<SpeechConverter to {self._codec.name}>"
 
     def feed(self, data: bytes | bytearray | memoryview, rate: int | None) -> bytes:
         """``data`` in the call's codec, as far as it can be told by now.

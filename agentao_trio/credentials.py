@@ -375,6 +375,9 @@ class TokenVerifier:
         self._leeway = leeway
         self._signatures = jwt.PyJWS(algorithms=["RS256"])
 
+    def __repr__(self) -> str:
+        return f"<TokenVerifier with the keys of {len({tenant for _, tenant in self._keys})} tenants>"
+
     def verify(self, token: str, now: float) -> Identity:
         """The identity that ``token`` proves at ``now``.
 

@@ -233,6 +233,9 @@ class DtmfDetector:
         self._pressed = ""
         self._misses = 0
 
+    def __repr__(self) -> str:
+        return f"<DtmfDetector at {self.rate} Hz, {f'key {self._pressed} down' if self._pressed else 'no key down'}>"
+
     def feed(self, pcm: bytes) -> list[Digit]:
         """See :class:`Detector`; returns :class:`Digit` events."""
         found: list[Digit] = []
@@ -298,6 +301,9 @@ class ToneDetector:
         self._misses = 0
         self._told = False
 
+    def __repr__(self) -> str:
+        return f"<ToneDetector at {self.rate} Hz, {f'{self._hz:g} Hz heard' if self._told else 'nothing heard'}>"
+
     def feed(self, pcm: bytes) -> list[ToneStarted | ToneEnded]:
         """See :class:`Detector`; returns :class:`ToneStarted` and :class:`ToneEnded` events."""
         found: list[ToneStarted | ToneEnded] = []
@@ -362,6 +368,9 @@ class VoiceActivityDetector:
         self.speaking: bool = False
         #: When the most recent speech was last heard.
         self.spoken_until: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<VoiceActivityDetector at {self.rate} Hz, {'speech' if self.speaking else 'no speech'}>"
 
     @property
     def noise_floor(self) -> float:
@@ -435,6 +444,9 @@ class AnsweringMachineDetector:
         self._tone = ToneDetector(rate=rate, minimum=_BEEP_MINIMUM)
         self._spoken_since: float | None = None
         self._decided = False
+
+    def __repr__(self) -> str:
+        return f"<AnsweringMachineDetector at {self.rate} Hz, {'decided' if self._decided else 'undecided'}>"
 
     def feed(self, pcm: bytes) -> list[Answered | Beep]:
         """See :class:`Detector`; returns at most one :class:`Answered`, and :class:`Beep` events."""

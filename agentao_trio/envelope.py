@@ -132,6 +132,9 @@ class Enumeration(_Integer):
         super().__init__(carrier.name, carrier.code)
         self.named: dict[int, int] = {member.value: member for member in members}
 
+    def __repr__(self) -> str:
+        return f"<Enumeration of {len(self.named)} names as {self.name}>"
+
 
 class _Text:
     """UTF-8 as far as it goes; a byte that is not becomes a lone surrogate, and comes back as the same byte."""
@@ -178,6 +181,9 @@ class Vector:
     def __init__(self, element: Layout[Any]) -> None:
         self.element = element
         self.name: str = f"list of {element.cls.__name__}"
+
+    def __repr__(self) -> str:
+        return f"<Vector, {self.name}>"
 
     def pack(self, value: Any) -> bytes:
         if not isinstance(value, (tuple, list)):
@@ -281,6 +287,9 @@ class Layout(Generic[T]):
             (index, field.kind.named) for index, field in enumerate(self.fields) if isinstance(field.kind, Enumeration)
         ]
         self._slots = [getattr(cls, field.name).__set__ for field in self.fields]
+
+    def __repr__(self) -> str:
+        return f"<Layout of {self.cls.__name__}, {len(self.fields)} fields, version {self.version}>"
 
     # Made when they are first needed: most programs meet a few of the messages, and all would cost the import a tenth.
     @cached_property

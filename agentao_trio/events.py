@@ -189,6 +189,9 @@ class Ingest:
         self._number = 0
         self._undecodable = 0
 
+    def __repr__(self) -> str:
+        return f"<Ingest, {self._number} events, {len(self._open)} calls open, {len(self._finished)} finished>"
+
     def event(self, body: bytes, *, at: float) -> EventRecord:
         """The record of an event frame's body that was received ``at`` seconds.
 

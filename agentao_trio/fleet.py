@@ -153,6 +153,11 @@ class Fleet:
         self._sent = self._dropped = 0
         self._won = self._lost = self._lapsed = 0
 
+    def __repr__(self) -> str:
+        state = "connected" if self._link.connected else "not connected"
+        waiting = len(self._waiting)
+        return f"<Fleet {self._name} as {self.worker}, {state}, {self._won} calls won, {waiting} records waiting>"
+
     def statistics(self) -> FleetStatistics:
         """A snapshot of this worker's figures."""
         return FleetStatistics(

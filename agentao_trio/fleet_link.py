@@ -53,6 +53,10 @@ class RedisLink:
         self.connections: int = 0
         self.failure: str = ""
 
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else f"not connected: {self.failure}" if self.failure else "not connected"
+        return f"<RedisLink {state}, {self.connections} connections so far>"
+
     @property
     def connected(self) -> bool:
         """Whether Redis is in reach, as far as we know."""

@@ -81,6 +81,9 @@ class Numbers:
         self._renew_at = 0.0
         self._connection = 0
 
+    def __repr__(self) -> str:
+        return f"<Numbers {self._rows.removesuffix(':rows')} as {self._worker}, {len(self._ours)} in hand>"
+
     async def load(self, rows: Sequence[CampaignRow]) -> int:
         """Make these the campaign's numbers, unless it has some already. Returns how many were loaded.
 

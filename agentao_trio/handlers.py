@@ -89,6 +89,10 @@ class CallHandlers:
         self._running = False
         self._over = False
 
+    def __repr__(self) -> str:
+        state = "over" if self._over else "running" if self._running else "not running"
+        return f"<CallHandlers for {len(self._handlers)} events, {state}, {len(self._signals)} signals waiting>"
+
     def on(self, event: CallEvent | str) -> Callable[[Handler], Handler]:
         """A decorator that registers a handler; see :meth:`ActiveCall.on`."""
         try:

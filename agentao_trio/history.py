@@ -72,6 +72,9 @@ class History:
         self.path = path
         self._database = database
 
+    def __repr__(self) -> str:
+        return f"<History {self.path}>"
+
     def calls(
         self, which: CallFilter | None = None, *, newest_first: bool = False, limit: int | None = None
     ) -> Iterator[CallSummary]:

@@ -31,6 +31,9 @@ class Hub:
         self._readers: dict[object, Reader] = {}
         self._someone_came = trio.lowlevel.ParkingLot()
 
+    def __repr__(self) -> str:
+        return f"<Hub, {self._number} records published, {len(self._readers)} readers>"
+
     @property
     def has_readers(self) -> bool:
         """Whether anybody listens. Where nobody does, publishing is free and takes no number."""

@@ -143,6 +143,9 @@ class SessionCollector(Collector):
         self._sessions = sessions
         self._trio = trio.lowlevel.current_trio_token()
 
+    def __repr__(self) -> str:
+        return f"<SessionCollector of {', '.join(session.client_id for session in self._sessions)}>"
+
     def collect(self) -> Iterator[Family]:
         """Take a snapshot, from whichever thread. Waits for the sessions' thread while that is busy."""
         try:

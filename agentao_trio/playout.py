@@ -60,6 +60,11 @@ class Playout:
         self._passage = Passage()
         self._stack = contextlib.AsyncExitStack()
 
+    def __repr__(self) -> str:
+        source = self._source if isinstance(self._source, str | os.PathLike) else f"a {type(self._source).__name__}"
+        state = "interrupted" if self.interrupted else "over" if self._passage.gone else "not over"
+        return f"<Playout of {source}, {state}, {self.seconds_sent:.2f} s sent>"
+
     @property
     def interrupted(self) -> bool:
         """Whether it was stopped before its end: the block was left, the audio was cleared, or the call ended."""

@@ -133,6 +133,10 @@ class Authentication:
         self._shown = ""  # the token that the gateway has seen last
         self._renewing = trio.Lock()
 
+    def __repr__(self) -> str:
+        state = "nothing to present" if self._tokens is None else repr(self._tokens)
+        return f"<Authentication of tenant {self.tenant_id or '(none)'}, {state}>"
+
     def _now(self) -> float:
         """Unix time. It advances with trio's clock, so that virtual time ages tokens too."""
         epoch = self._wall_clock() - trio.current_time()

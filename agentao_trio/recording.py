@@ -57,6 +57,11 @@ class Recording:
         self._ended = 0.0
         self._tell(status="started")
 
+    def __repr__(self) -> str:
+        state = f"failed: {self.failure}" if self.failure else "over" if self._over.is_set() else "going on"
+        missing = self.packets_missing
+        return f"<Recording {self.sid} to {self.path!s}, {state}, {self.seconds:.1f} s, {missing} packets missing>"
+
     @property
     def seconds(self) -> float:
         """How much is in the file by now."""

@@ -139,6 +139,13 @@ class Store:
         self._failure = ""
         self._closing = False
 
+    def __repr__(self) -> str:
+        state = f"failing: {self._failure}" if self._failure else "closing" if self._closing else "open"
+        waiting = self._accepted - self._settled
+        return (
+            f"<Store {self.path}, {state}, {self._settled} records written, {waiting} waiting, {self._dropped} dropped>"
+        )
+
     # -- taking in --------------------------------------------------------------------------------------------------
 
     def attach(self, hub: Hub, *, name: str = "") -> None:

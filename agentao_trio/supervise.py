@@ -46,6 +46,12 @@ class Supervision:
         self._downlink = Downlink()
         self._scope = trio.CancelScope()
 
+    def __repr__(self) -> str:
+        state = "over" if self._scope.cancel_called else "open"
+        return (
+            f"<Supervision of {self.call_sid}, {self.mode!r}, {state}, {self._downlink.packets_received} packets heard>"
+        )
+
     async def __aenter__(self) -> Supervision:
         return self
 

@@ -74,6 +74,12 @@ class Watchdog(trio.abc.Instrument):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def __repr__(self) -> str:
+        state = "running" if self._thread is not None else "not running"
+        return (
+            f"<Watchdog for {self._limit:g} s, {state}, {self._blocked} steps blocked, longest {self._longest:.3f} s>"
+        )
+
     def statistics(self) -> WatchdogStatistics:
         """A snapshot."""
         return WatchdogStatistics(blocked=self._blocked, longest=self._longest, recent=tuple(self._recent))

@@ -81,6 +81,9 @@ class WavFile:
         self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
         self.append(b"")
 
+    def __repr__(self) -> str:
+        return f"<WavFile {self._file.name}, {self._rate} Hz, {self._channels} channels, {self.seconds:.1f} s>"
+
     @property
     def seconds(self) -> float:
         """How long it is by now."""

@@ -60,6 +60,9 @@ class Wire:
         self._held: bytes | None = None
         self._waiting = trio.CancelScope()
 
+    def __repr__(self) -> str:
+        return f"<Wire, loss {self.loss:g}, duplication {self.duplication:g}, reordering {self.reordering:g}>"
+
     @property
     def address(self) -> Any:
         return self._socket.address
@@ -126,6 +129,9 @@ class Link:
         self._nursery = nursery
         self._uplink: SendStream | None = None
         self._sending = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Link {self.name} of {self.kit.client_id}, {len(self.inbound)} streams came>"
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -361,6 +367,10 @@ class Kit:
         self._sids = 0
         #: Calls that were placed and may still be there, with the connection they were placed on.
         self.open_calls: dict[str, Link] = {}
+
+    def __repr__(self) -> str:
+        observations, calls = len(self._observations), len(self.open_calls)
+        return f"<Kit {self.client_id}, {observations} observations, {calls} calls open>"
 
     # -- the trace --------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,10 @@ class Judgement:
         #: How many times the rule was applied.
         self.judged: int = 0
 
+    def __repr__(self) -> str:
+        state = f"left open: {self.open_because}" if self.open_because else f"judged {self.judged} times"
+        return f"<Judgement {state}, {len(self.findings)} findings>"
+
     def expect(self, holds: bool, *, expected: str, seen: Any, index: int | None = None, call_sid: str = "") -> bool:
         """The rule was applied once; where it does not hold, that is a finding. Returns ``holds``."""
         self.judged += 1

@@ -115,6 +115,9 @@ class Trace(Sequence[Observation]):
         self._observations = tuple(observations)
         self._decoded: dict[type[Message], tuple[Seen[Any], ...]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self._observations)} observations>"
+
     @overload
     def __getitem__(self, index: int) -> Observation: ...
     @overload

@@ -168,6 +168,9 @@ class GatewayModel:
         self.next_deadline: Callable[[], float | None] = self._exchange.timers.next
         self.take_effects: Callable[[], list[Effect]] = self._exchange.take_effects
 
+    def __repr__(self) -> str:
+        return f"<GatewayModel, {len(self.calls)} calls, {self._exchange.subscription_count} subscriptions>"
+
     @property
     def calls(self) -> Mapping[str, Call]:
         """The open calls by call_sid."""

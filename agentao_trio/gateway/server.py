@@ -142,6 +142,7 @@ class Gateway:
         self.ca_pem = ca_pem
         self._settings = settings
         self._listener = listener
+        self._address = listener.address  # a socket that is closed no longer knows it
         self._links: dict[Peer, _Link] = {}
         self._counters = _Counters()
         self._clock = PacketClock(self._flush)
@@ -150,10 +151,13 @@ class Gateway:
         self._nursery: trio.Nursery  # of every connection's task, once it runs
         self._faults = faults
 
+    def __repr__(self) -> str:
+        return f"<Gateway {self.endpoint}, {len(self._links)} connections, {len(self.model.calls)} calls>"
+
     @property
     def endpoint(self) -> str:
         """What a client connects to: ``quic://host:port``."""
-        host, port, *_ = self._listener.address
+        host, port, *_ = self._address
         return f"quic://[{host}]:{port}" if ":" in host else f"quic://{host}:{port}"
 
     @property

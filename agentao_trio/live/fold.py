@@ -46,6 +46,9 @@ class Fold:
         #: Call objects by sid.
         self.calls: dict[str, dict[str, Any]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Fold of epoch {self.epoch or '(none)'}, {len(self.calls)} calls>"
+
     def snapshot(self, calls: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> bool:
         """``active_calls``: the state of all calls. Returns whether it is another server's than before."""
         fresh = self._enter(meta["epoch"])

@@ -108,6 +108,10 @@ class FanOut:
         self._connected = False
         self._published = self._missed = self._dropped = self._connections = 0
 
+    def __repr__(self) -> str:
+        state = "connected" if self._connected else "not connected"
+        return f"<FanOut {self.worker}, {state}, {self._published} events published, {self._missed} missed>"
+
     def statistics(self) -> FanOutStatistics:
         """A snapshot of the counts."""
         return FanOutStatistics(

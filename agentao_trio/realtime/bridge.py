@@ -136,6 +136,10 @@ class Bridge:
         self._over = trio.Event()
         self._caller_ms = self._made_up_ms = self._caller_dropped = 0
 
+    def __repr__(self) -> str:
+        state = self._ending.reason if self._ending else "going on"
+        return f"<Bridge of {self._call!r} and {self._model!r}, {state}>"
+
     @property
     def ending(self) -> BridgeEnding | None:
         """How it ended; None while it goes on."""

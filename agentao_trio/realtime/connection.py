@@ -129,6 +129,9 @@ class WebSocketTransport:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    def __repr__(self) -> str:
+        return f"<WebSocketTransport over {self._connection!r}>"
+
     async def send(self, data: str | bytes) -> None:
         """See :class:`MessageTransport`."""
         try:
@@ -268,6 +271,10 @@ class MemoryTransport:
         self._inbox = inbox
         self._peer: MemoryTransport = self
         self._closed: tuple[int, str] | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self._closed is None else f"closed with {self._closed[0]}"
+        return f"<MemoryTransport {state}>"
 
     async def send(self, data: str | bytes) -> None:
         """See :class:`MessageTransport`."""

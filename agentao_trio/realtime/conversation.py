@@ -190,6 +190,9 @@ class Conversation:
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._held = self._items_dropped = self._late = self._duplicates = 0
 
+    def __repr__(self) -> str:
+        return f"<Conversation of {len(self._items)} items, {len(self._responses)} responses in progress>"
+
     @property
     def items(self) -> tuple[ConversationItem, ...]:
         """All items, in their order."""

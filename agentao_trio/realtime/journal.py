@@ -99,6 +99,9 @@ class Journal:
         self._timers: OrderedDict[str, _Timer] = OrderedDict()
         self._speech_to_audio, self._created_to_audio, self._created_to_done = (Distribution() for _ in range(3))
 
+    def __repr__(self) -> str:
+        return f"<Journal, {self._received} events received, {self._sent} sent, {len(self._entries)} entries held>"
+
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What is kept, the oldest first."""

@@ -130,6 +130,10 @@ class ModelAudio:
         self._sent = self._cut = self._overflow = 0  # bytes
         self._silence_ms = self._underruns = 0
 
+    def __repr__(self) -> str:
+        waiting = self._waiting // self._bytes_per_ms
+        return f"<ModelAudio in {self._codec.name}, {waiting} ms waiting, {'speaking' if self._speaking else 'silent'}>"
+
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def receive(self, part: PartKey, response_id: str, data: bytes, received_ms: float) -> bool:

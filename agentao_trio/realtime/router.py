@@ -76,6 +76,10 @@ class Subscription:
         self._queue = queue
         self._closed = False
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Subscription to {self._key}, {state}, {self.failures} failures>"
+
     @property
     def closed(self) -> bool:
         """Whether it has been closed, or disabled for its failures."""
@@ -139,6 +143,9 @@ class Router:
         self._iterators: defaultdict[str, tuple[Queue[Any], ...]] = defaultdict(tuple)
         self._routed = self._failures = self._disabled = self._overruns = 0
         self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<Router, {self._routed} events routed, {self._failures} failures{', ended' if self._ended else ''}>"
 
     def subscribe(
         self, selector: Selector, handler: Handler, *, own_task: bool = False, errors: Errors = "propagate"

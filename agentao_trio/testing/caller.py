@@ -85,6 +85,12 @@ class ScriptedCaller:
         self._answered = False
         self._changed = trio.lowlevel.ParkingLot()
 
+    def __repr__(self) -> str:
+        state = "answered" if self._answered else "not answered"
+        if self._cause is not None:
+            state = f"over with cause {self._cause}"
+        return f"<ScriptedCaller {self.number}, call {self.call_sid or '(none)'}, {state}>"
+
     # -- what the gateway tells it ----------------------------------------------------------------------------------
 
     def answered(self, call_sid: str, codec: Codec) -> None:

@@ -85,6 +85,9 @@ class MemoryNetwork:
         self._trace = hashlib.sha256()
         self._sent = self._delivered = self._lost = 0
 
+    def __repr__(self) -> str:
+        return f"<MemoryNetwork of {len(self._sockets)} sockets, {self._sent} datagrams sent, {self._lost} lost>"
+
     def socket(self, address: tuple[str, int] | None = None) -> MemorySocket:
         """A socket at ``address``, by default a fresh one. Raises OSError (EADDRINUSE) when it is taken."""
         return MemorySocket(self, self._claim(address))
@@ -181,6 +184,11 @@ class MemorySocket:
         self._changed = trio.lowlevel.ParkingLot()
         self._closed = False
         network._sockets[address] = self
+
+    def __repr__(self) -> str:
+        host, port, *_ = self._address
+        state = "closed" if self._closed else "open"
+        return f"<MemorySocket {host}:{port}, {state}, {len(self._arrivals)} datagrams arriving>"
 
     @property
     def address(self) -> Address:

@@ -29,6 +29,9 @@ class SimulatedGateway:
         #: The network between the program and the gateway, to be made worse.
         self.network = network
 
+    def __repr__(self) -> str:
+        return f"<SimulatedGateway of {self.server!r} on {self.network!r}>"
+
     def options(self) -> dict[str, Any]:
         """The arguments that lead a client here: for ``open_session``, ``serve`` and ``AgenTaoClient``. Anew for each.
 
