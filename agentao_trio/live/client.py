@@ -101,6 +101,10 @@ class Client:
         self._pong = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
 
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "connected" if self.tenant is not None else "not connected"
+        return f"<Client by {self.transport}, {state}, in {len(self.rooms)} rooms>"
+
     async def run(self) -> None:
         """Keep the heartbeat. Ends with the session; a client that has not connected by the first beat is closed."""
         with self._scope:

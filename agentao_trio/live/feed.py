@@ -108,6 +108,9 @@ class Feed:
         self._records = self._useless = self._events = self._forgotten = 0
         self._out: list[LiveEvent] = []
 
+    def __repr__(self) -> str:
+        return f"<Feed {self.epoch}, {len(self._open)} calls open, {len(self._finished)} finished, {self._events} events>"
+
     # -- records in, events out ---------------------------------------------------------------------------------------
 
     def record(self, record: Record) -> list[LiveEvent]:

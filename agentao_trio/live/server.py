@@ -137,6 +137,10 @@ class LiveServer:
             counters=self._counters,
         )
 
+    def __repr__(self) -> str:
+        where = self.url or "(not listening yet)"
+        return f"<LiveServer {where}, {len(self._desk.clients)} clients, {self._connections} connections>"
+
     def statistics(self) -> LiveStatistics:
         """A snapshot of the counts."""
         clients = tuple(self._desk.clients.values())
