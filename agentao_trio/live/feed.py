@@ -109,7 +109,7 @@ class Feed:
         self._out: list[LiveEvent] = []
 
     def __repr__(self) -> str:
-        return f"<Feed {self.epoch}, {len(self._open)} calls open, {len(self._finished)} finished, {self._events} events>"
+        return f"<Feed {self.epoch}, {len(self._open)} calls open, {len(self._finished)} over, {self._events} events>"
 
     # -- records in, events out ---------------------------------------------------------------------------------------
 
