@@ -75,7 +75,7 @@ class Watchdog(trio.abc.Instrument):
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        state = "running" if self._thread is not None else "not running"
+        state = "running" if self._thread is not None and not self._stop.is_set() else "not running"
         return (
             f"<Watchdog for {self._limit:g} s, {state}, {self._blocked} steps blocked, longest {self._longest:.3f} s>"
         )

@@ -78,7 +78,7 @@ class Subscription:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<Subscription to {self._key}, {state}, {self.failures} failures>"
+        return f"<Subscription to {self._key or 'every event'}, {state}, {self.failures} failures>"
 
     @property
     def closed(self) -> bool:
