@@ -19,7 +19,7 @@ try:
     from coredis.retry import NoRetryPolicy
 except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f"{__name__} needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
+        "agentao_trio.fleet needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
     ) from _missing
 
 from agentao_trio.errors import AgentaoError

@@ -18,15 +18,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
-import coredis
 import trio
 
 from agentao_trio.campaign_numbers import CampaignRow
 from agentao_trio.fleet_link import FleetError, RedisLink
 from agentao_trio.fleet_records import join_group
+
+if TYPE_CHECKING:
+    import coredis
 
 __all__ = ["Number", "Numbers"]
 

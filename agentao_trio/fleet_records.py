@@ -8,9 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import coredis
 import trio
-from coredis.exceptions import StreamDuplicateConsumerGroupError
+
+try:
+    import coredis
+    from coredis.exceptions import StreamDuplicateConsumerGroupError
+except ModuleNotFoundError as _missing:
+    raise ModuleNotFoundError(
+        "agentao_trio.fleet needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
+    ) from _missing
 
 from agentao_trio.fleet_link import FleetError, RedisLink
 from agentao_trio.records import Record

@@ -111,9 +111,11 @@ def demo_command(
         if not live:
             return await Demo(calls=calls, seconds=seconds, directory=record, screen=screen).run()
         try:
+            import agentao_trio.realtime  # noqa: F401
             from agentao_trio.cli.show import Show
-        except ModuleNotFoundError as missing:
-            raise UsageError(f"demo --live needs the extras 'live' and 'realtime': {missing}") from None
+        except ModuleNotFoundError:
+            wanted = "the extras 'live' and 'realtime': pip install 'agentao-trio[live,realtime]'"
+            raise UsageError(f"demo --live needs {wanted}") from None
         show = Show(port=port, directory=record, calls=calls, browser=browser and screen.live, screen=screen)
         await until_signalled(show.run)
         return 0  # that is how it ends

@@ -118,9 +118,7 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
     """
     try:
         _check(options)
-    except ModuleNotFoundError as missing:
-        return report_error(UsageError(str(missing)))
-    except UsageError as error:
+    except (ModuleNotFoundError, UsageError) as error:
         return report_error(error)
     if options.workers > 1:
         return run(partial(supervise, options.workers, sys.argv[1:]))
@@ -133,8 +131,9 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
 
 
 def _check(options: AgentOptions) -> None:
-    """Raise :class:`UsageError` for what can be known to be wrong before anybody calls."""
+    """Raise :class:`UsageError`, or ModuleNotFoundError for an extra, for what can be known before anybody calls."""
     _check_model(options.model)
+    _check_extras(options)
     _instructions(options.instructions)
     _destinations(options.transfer_to)
     if options.gateway is not None:
@@ -152,6 +151,13 @@ def _check(options: AgentOptions) -> None:
             options.record.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--record {options.record}: {error.strerror or error}") from None
+
+
+def _check_extras(options: AgentOptions) -> None:
+    if options.fleet is not None:
+        import agentao_trio.fleet  # noqa: F401
+    if options.live is not None:
+        import agentao_trio.live  # noqa: F401
 
 
 def _check_model(model: str) -> None:

@@ -12,7 +12,7 @@ import attrs
 from cyclopts import App, Parameter, validators
 from cyclopts.types import ExistingFile
 
-from agentao_trio.cli.running import USAGE, errors
+from agentao_trio.cli.running import report_error
 
 __all__ = ["ConformanceOptions", "conformance_app"]
 
@@ -110,8 +110,5 @@ def conformance_command(
     try:
         from agentao_trio.cli import judging
     except ModuleNotFoundError as missing:
-        if missing.name != "hypothesis":
-            raise
-        errors.print("error: conformance needs the extra 'conformance': pip install 'agentao-trio[conformance]'")
-        return USAGE
+        return report_error(missing)
     return judging.command(target, options)

@@ -6,18 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from agentao_trio.cli.running import UsageError
+import agentao_trio.conformance.checks  # noqa: F401 - registers the rules
+from agentao_trio.conformance.requirements import REQUIREMENTS, Judgement, Level, Requirement
+from agentao_trio.conformance.trace import Observation, Trace, What
 from agentao_trio.messages import MethodId
 from agentao_trio.records import Record, RecordKind
-
-try:
-    import agentao_trio.conformance.checks  # noqa: F401 - registers the rules
-    from agentao_trio.conformance.requirements import REQUIREMENTS, Judgement, Level, Requirement
-    from agentao_trio.conformance.trace import Observation, Trace, What
-except ModuleNotFoundError as _missing:
-    raise UsageError(
-        f"judging needs the extra 'conformance', as {_missing.name} is missing: pip install 'agentao-trio[conformance]'"
-    ) from _missing
 
 __all__ = ["Judged", "judge", "trace_of"]
 

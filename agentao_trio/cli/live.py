@@ -74,10 +74,8 @@ def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int
     """
 
     async def command() -> int:
-        try:
-            from agentao_trio.live import serve
-        except ModuleNotFoundError as missing:
-            raise UsageError(str(missing)) from None
+        from agentao_trio.live import serve
+
         hub = Hub()
         screen = Screen(output, live=False)
         token = os.environ.get(TOKEN) or None

@@ -44,15 +44,20 @@ class UsageError(Exception):
     """What was asked for cannot be done as it was asked; the message says what would be right."""
 
 
+#: What is told in one line and is no mistake of ours. A module that is missing names the extra that it comes with.
+MISUSE = (UsageError, WavError, LocalProtocolError, ModuleNotFoundError)
+EXPECTED = (*MISUSE, AgentaoError, OSError)
+
+
 def run(command: Callable[[], Awaitable[int]], *, clock: trio.abc.Clock | None = None) -> int:
     """Run a command under trio and return its exit status. Expected failures become one line on stderr."""
     try:
         return trio.run(command, clock=clock)
-    except (KeyboardInterrupt, UsageError, WavError, AgentaoError, OSError, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, *EXPECTED, BaseExceptionGroup) as error:
         causes = list(_leaves(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             return INTERRUPTED
-        if not all(isinstance(cause, (UsageError, WavError, AgentaoError, OSError)) for cause in causes):
+        if not all(isinstance(cause, EXPECTED) for cause in causes):
             raise
         # One failure may have been seen by several tasks; the first one that saw it tells it.
         return report_error(causes[0])
@@ -72,7 +77,7 @@ def report_error(error: BaseException) -> int:
     for ours, theirs in SPELLINGS.items():
         text = text.replace(ours, theirs)
     errors.print(f"error: {printable(text)}", soft_wrap=True)
-    return USAGE if isinstance(error, (UsageError, WavError, LocalProtocolError)) else FAILURE
+    return USAGE if isinstance(error, MISUSE) else FAILURE
 
 
 class _Lines(logging.Handler):

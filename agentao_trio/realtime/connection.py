@@ -26,15 +26,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import trio
-
-try:
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, ProxyError
-    from websockets.trio.client import connect as open_websocket
-    from websockets.trio.connection import Connection
-except ModuleNotFoundError as _missing:
-    raise ModuleNotFoundError(
-        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=_missing.name
-    ) from _missing
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, ProxyError
+from websockets.trio.client import connect as open_websocket
+from websockets.trio.connection import Connection
 
 from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost
 from agentao_trio.legible import quoted

@@ -12,13 +12,7 @@ from enum import Enum
 from typing import Any
 
 import attrs
-
-try:
-    from msgspec import UNSET, UnsetType
-except ModuleNotFoundError as _missing:
-    raise ModuleNotFoundError(
-        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=_missing.name
-    ) from _missing
+from msgspec import UNSET, UnsetType
 
 __all__ = ["GA_NAMES", "LEGACY_NAMES", "UNSET", "Profile", "UnsetType", "category", "ga_name", "plain"]
 

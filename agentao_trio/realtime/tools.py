@@ -23,13 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
 import attrs
-
-try:
-    import msgspec
-except ModuleNotFoundError as _missing:
-    raise ModuleNotFoundError(
-        "agentao_trio.realtime needs the extra 'realtime': pip install 'agentao-trio[realtime]'", name=_missing.name
-    ) from _missing
+import msgspec
 
 __all__ = ["TOOL_SECONDS", "Line", "Tool", "as_tool", "hangup", "output_text", "send_dtmf", "tool", "transfer"]
 
