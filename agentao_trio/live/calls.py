@@ -22,6 +22,8 @@ MESSAGES = 500
 CHARACTERS = 200_000
 #: Recordings of one call that its object names.
 RECORDINGS = 20
+#: Samples of quality for a late joiner's plots: a minute at one a second.
+SAMPLES = 60
 
 #: The end of the year 9999, beyond which there is no ISO 8601 time of four-digit years.
 _LAST_MS = 253_402_300_799_999
@@ -29,7 +31,11 @@ _LAST_MS = 253_402_300_799_999
 
 def iso(at: float) -> str:
     """Unix seconds in ISO 8601, in UTC, with milliseconds and Z. Times out of its range become the nearest in it."""
-    return _iso(round(min(max(at * 1000, 0), _LAST_MS)))
+    return _iso(_milliseconds(at))
+
+
+def _milliseconds(at: float) -> int:
+    return round(min(max(at * 1000, 0), _LAST_MS))
 
 
 def iso_ms(milliseconds: Any) -> str | None:
@@ -45,17 +51,18 @@ def _iso(milliseconds: int) -> str:
 
 
 class LiveCall:
-    """A call's object and what is kept beside it."""
+    """A call's object and what is kept beside it. Its changes are numbered from the one after ``seq``."""
 
-    def __init__(self, epoch: str, call_sid: str, *, at: float) -> None:
+    def __init__(self, epoch: str, call_sid: str, *, at: float, seq: int = 0) -> None:
         self._epoch = epoch
         self.call_sid: str = call_sid
         self.began_at = at
         self.answered_at: float | None = None
         #: Since when it is over; None while it goes on.
         self.ended_at: float | None = None
-        self.object: dict[str, Any] = {}
+        self.object: dict[str, Any] = {"seq": seq}
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT_EVENTS)
+        self._samples: deque[tuple[Any, ...]] = deque(maxlen=SAMPLES)
         self._messages: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._characters = 0
         self._tseq = 0
@@ -71,13 +78,19 @@ class LiveCall:
         return status
 
     @property
+    def seq(self) -> int:
+        """The number of its last change."""
+        seq: int = self.object["seq"]
+        return seq
+
+    @property
     def ai_status(self) -> str:
         status: str = self.object.get("ai", {}).get("status", "none")
         return status
 
     def update(self, kind: str, data: Mapping[str, Any], patch: Mapping[str, Any], at: float) -> dict[str, Any]:
         """Change the object, and return the envelope that tells so."""
-        seq = self.object.get("seq", 0) + 1
+        seq = self.seq + 1
         whole = {**patch, "seq": seq, "updatedAt": iso(at)}
         self.object = merge_patch(self.object, whole)
         envelope = {
@@ -89,14 +102,18 @@ class LiveCall:
             "eventId": f"{self._epoch}:{self.call_sid}:{seq}",
             "patch": whole,
         }
-        if kind != "quality_update":
+        if kind == "quality_update":
+            metrics = data["metrics"]
+            figures = (metrics.get(name) for name in ("mos", "jitterMs", "packetLossPct"))
+            self._samples.append((_milliseconds(at), *figures))
+        else:
             self._recent.append(envelope)
         return envelope
 
-    def renamed(self, call_sid: str) -> None:
-        """The gateway calls it otherwise from now on."""
+    def renamed(self, call_sid: str, *, seq: int = 0) -> None:
+        """The gateway calls it otherwise from now on. ``seq`` is the last number of another call by that name."""
         self.call_sid = call_sid
-        self.object = {**self.object, "callSid": call_sid, "sid": call_sid}
+        self.object = {**self.object, "callSid": call_sid, "sid": call_sid, "seq": max(self.seq, seq)}
         self._recent.clear()
 
     def recording(self, sid: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +150,18 @@ class LiveCall:
     # -- for those who come late --------------------------------------------------------------------------------------
 
     def full(self) -> dict[str, Any]:
-        """The data of ``call_data``: the whole call and its recent events."""
+        """The data of ``call_data``: the whole call, its recent events, and its quality of the last minute."""
         return {
             "callSid": self.call_sid,
             "data": self.object,
-            "seq": self.object["seq"],
+            "seq": self.seq,
             "events": list(self._recent),
+            "quality": self.samples(),
         }
+
+    def samples(self) -> list[tuple[Any, ...]]:
+        """The latest samples of quality, the oldest first: Unix milliseconds, MOS, jitter in ms, lost packets in %."""
+        return list(self._samples)
 
     def transcript(self) -> dict[str, Any]:
         """The data of ``call_transcript``: all that is kept of what was said."""

@@ -16,10 +16,13 @@ from wsproto.frame_protocol import FrameProtocol
 from agentao_trio.live.outbox import Outbox, Parcel
 from agentao_trio.live.packets import EnginePacket, EngineType, PacketError, SocketPacket, decode_socket
 
-__all__ = ["Client", "Counters", "Pace", "parcel"]
+__all__ = ["Allowance", "Client", "Counters", "Pace", "parcel"]
 
 #: Bytes of one write to a WebSocket: a client that takes this much within the write timeout is slow, but alive.
 BATCH_BYTES = 64 * 1024
+#: Requests that a client may make at once and per second, and how many may be refused before it is dropped: the page
+#: makes a few, a dashboard that follows each of a few hundred calls makes as many.
+REQUESTS, REQUESTS_PER_SECOND, REFUSALS = 300.0, 20.0, 1000
 
 # Frames of a server are not masked, so one encoding does for all clients (RFC 6455 section 5.1).
 _frames = FrameProtocol(client=False, extensions=[])
@@ -41,6 +44,8 @@ class Pace:
     #: Between two pings, and for the answer to one.
     ping_interval: float = 25.0
     ping_timeout: float = 20.0
+    #: For a session that nothing is connected to; looked at with each ping.
+    connect_timeout: float = 45.0
     #: For one write to be taken.
     write_timeout: float = 15.0
     #: For the request's head, its body, and the steps of an upgrade.
@@ -58,11 +63,37 @@ class Counters:
     write_timeouts: int = 0
     heartbeats_missed: int = 0
     floods: int = 0
+    requests_refused: int = 0
     defects: int = 0
     events: int = 0
     packets_queued: int = 0
     bytes_sent: int = 0
     records_dropped: int = 0
+
+
+@attrs.define(eq=False)
+class Allowance:
+    """What a client may still ask for: used up by requests, and filled up by time."""
+
+    left: float = REQUESTS
+    #: Requests refused since it was full.
+    refused: int = 0
+    _at: float = 0.0
+
+    def take(self, cost: float, now: float) -> bool:
+        """Whether a request that costs so much may be made at ``now``, in seconds."""
+        self.left = min(REQUESTS, self.left + REQUESTS_PER_SECOND * max(0.0, now - self._at))
+        self._at = now
+        self.refused = 0 if self.left == REQUESTS else self.refused
+        if self.left < cost:
+            self.refused += 1
+            return False
+        self.left -= cost
+        return True
+
+    def wait(self, cost: float) -> float:
+        """Seconds until a request that costs so much may be made."""
+        return max(0.0, (cost - self.left) / REQUESTS_PER_SECOND)
 
 
 class Desk(Protocol):
@@ -87,6 +118,7 @@ class Client:
         #: The tenant whose calls it may see, "" for all; None before it is connected.
         self.tenant: str | None = None
         self.rooms: set[str] = set()
+        self.allowance: Allowance = Allowance()
         self.transport: str = "polling"
         #: A WebSocket is about to replace polling.
         self.is_upgrading = False
@@ -94,6 +126,10 @@ class Client:
         #: The poll that waits, or else the next one, is to be answered at once.
         self.poll_ends: bool = False
         self.is_closed: bool = False
+        #: It was the client's own wish.
+        self.has_left: bool = False
+        #: When it was connected to nothing last.
+        self.unconnected_since = trio.current_time()
         self._desk = desk
         self._pace = pace
         self._counters = counters
@@ -106,12 +142,13 @@ class Client:
         return f"<Client by {self.transport}, {state}, in {len(self.rooms)} rooms>"
 
     async def run(self) -> None:
-        """Keep the heartbeat. Ends with the session; a client that has not connected by the first beat is closed."""
+        """Keep the heartbeat. Ends with the session; one that nothing is connected to is closed after a while."""
         with self._scope:
             try:
                 while not self.is_closed:
                     await trio.sleep(self._pace.ping_interval)
-                    if self.tenant is None:
+                    unconnected = trio.current_time() - self.unconnected_since if self.tenant is None else 0.0
+                    if unconnected >= self._pace.connect_timeout:
                         return
                     self.outbox.put_first(_PING)
                     self.wake()
@@ -122,6 +159,11 @@ class Client:
                         return
             finally:
                 self.close()
+
+    def disconnected(self) -> None:
+        """Nothing is connected to it any more."""
+        self.tenant = None
+        self.unconnected_since = trio.current_time()
 
     def close(self) -> None:
         """End the session. Whoever serves it notices at once. Harmless when repeated."""
@@ -147,10 +189,11 @@ class Client:
                 self._pong.unpark_all()
             case EngineType.MESSAGE:
                 self._desk.received(self, decode_socket(packet.data))
-                if self.outbox.is_flooded:
+                if self.outbox.is_flooded or self.allowance.refused > REFUSALS:
                     self._counters.floods += 1
                     self.close()
             case EngineType.CLOSE:
+                self.has_left = True
                 self.close()
             case _:
                 raise PacketError(f"a client does not send {packet.type.name} here")

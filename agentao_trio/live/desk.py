@@ -7,12 +7,14 @@ fall between the two or come twice. Clients change nothing but their own subscri
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from agentao_trio.live import feed
+from agentao_trio.live.calls import iso
 from agentao_trio.live.client import Client, Counters, parcel
 from agentao_trio.live.feed import Feed, LiveEvent, within
 from agentao_trio.live.outbox import Parcel
@@ -23,6 +25,8 @@ __all__ = ["Desk"]
 #: Rooms that one client may be in, and characters of the sids it names.
 MOST_ROOMS = 200
 LONGEST_SID = 256
+#: What a request costs of a client's allowance: of everything, as much as a few of one call.
+COST, COST_OF_EVERYTHING = 1.0, 10.0
 
 _encoder = msgspec.json.Encoder()
 
@@ -86,9 +90,7 @@ class Desk:
     def gone(self, client: Client) -> None:
         """Forget a client."""
         self.clients.pop(client.sid, None)
-        for room in tuple(client.rooms):
-            self._leave(client, room)
-        client.tenant = None
+        self._disconnect(client)
 
     def received(self, client: Client, packet: SocketPacket) -> None:
         """Take one Socket.IO packet. Raises :class:`PacketError` for what no well-behaved client sends."""
@@ -98,7 +100,7 @@ class Desk:
             case _ if client.tenant is None or packet.namespace != "/":
                 raise PacketError("that namespace is not connected")
             case SocketType.DISCONNECT:
-                client.close()
+                self._disconnect(client)
             case SocketType.EVENT:
                 answer = self._ask(client, packet.data[0], packet.data[1:])
                 if packet.ack is not None:
@@ -126,6 +128,13 @@ class Desk:
         self._answer(client, SocketPacket(type=SocketType.CONNECT, data={"sid": client.sid}))
         self._send(client, self._state(feed.CALLS, client.tenant or ""))
 
+    def _disconnect(self, client: Client) -> None:
+        """It hears nothing more; its session stays, and may connect again."""
+        for room in tuple(client.rooms):
+            self._leave(client, room)
+        client.disconnected()
+        client.outbox.refresh(())
+
     def _admit(self, token: object) -> str | None:
         """The tenant whose calls this token shows; None for no token of ours."""
         if not self._tokens:
@@ -139,6 +148,9 @@ class Desk:
 
     def _ask(self, client: Client, name: str, arguments: list[Any]) -> dict[str, Any]:
         """Do what the client's event asks for; the answer is what its acknowledgement says."""
+        cost = COST_OF_EVERYTHING if name in ("subscribe_to_calls", "subscribe_to_transcripts") else COST
+        if not client.allowance.take(cost, self._now()):
+            return self._refuse(client, cost)
         one_call = name in ("subscribe_to_call", "unsubscribe_from_call", "subscribe_to_call_transcript")
         call_sid = _sid(arguments) if one_call else ""
         if one_call and not call_sid:
@@ -163,12 +175,26 @@ class Desk:
         self._enter(client, room)
         return {"ok": True}
 
+    def _refuse(self, client: Client, cost: float) -> dict[str, Any]:
+        """Too much was asked for: the answer says so each time, and an event once."""
+        self._counters.requests_refused += 1
+        wait_ms = math.ceil(1000 * client.allowance.wait(cost))
+        message = "too many requests"
+        if client.allowance.refused == 1:
+            error = {"source": "server", "code": "rate_limited", "message": message, "fatal": False}
+            told = {**error, "retryAfterMs": wait_ms, "timestamp": iso(self._now())}
+            self._send(client, [LiveEvent(name="error", args=(told,))])
+        return {"ok": False, "error": message, "retryAfterMs": wait_ms}
+
     def _enter(self, client: Client, room: str) -> None:
         """Into the room, and the state of it: one step, without a checkpoint between the two."""
         tenant = client.tenant or ""
+        events = self._state(room, tenant)
+        if room == feed.CALLS and room not in client.rooms:
+            events.append(self._feed.quality(tenant))
         client.rooms.add(room)
         self._rooms.setdefault(within(tenant, room), set()).add(client)
-        self._send(client, self._state(room, tenant))
+        self._send(client, events)
 
     def _leave(self, client: Client, room: str) -> None:
         client.rooms.discard(room)

@@ -11,6 +11,10 @@ The end of a call is told once and in order: the conversation's end, the final q
 The gateway's hangup makes all of it; the records that the session publishes about the same end find it told.
 Afterwards only what can be late is taken: transcripts, recordings, detections and errors.
 
+A call that was left to another worker is gone: no patch can take it away, so everybody gets a new snapshot. What the
+gateway still tells of it makes nothing. Should it come back, a number is left out: whoever still knows the call as it
+was asks for a snapshot then.
+
 Calls that are over are kept for some minutes and up to a number, open ones up to a number; the rest is forgotten and
 counted. Rooms of a tenant have its name in front: whoever is in them hears of that tenant's calls alone.
 """
@@ -38,8 +42,10 @@ __all__ = [
     "within",
 ]
 
-#: Sids that were given up for others, kept so that what still comes under them is found.
-_MOST_RENAMED = 1000
+#: Sids that were given up for others, and those of calls left to other workers: what still comes of them is known.
+_MOST_NAMES = 1000
+#: Calls of whose quality a late joiner is told what it was: the latest.
+_MOST_SAMPLED = 100
 #: The rooms of everything that happens, and of everything that is said.
 CALLS = "call-updates"
 TRANSCRIPTS = "transcript-updates"
@@ -104,6 +110,8 @@ class Feed:
         self._open: OrderedDict[str, LiveCall] = OrderedDict()
         self._finished: OrderedDict[str, LiveCall] = OrderedDict()
         self._renamed: OrderedDict[str, str] = OrderedDict()
+        #: The last number of each call that was left to another worker.
+        self._released: OrderedDict[str, int] = OrderedDict()
         self._number = 0
         self._records = self._useless = self._events = self._forgotten = 0
         self._out: list[LiveEvent] = []
@@ -123,7 +131,9 @@ class Feed:
             call_sid = plain(record.call_sid)
             call_sid = self._renamed.get(call_sid, call_sid)
             self._expire(record.at)
-            if call_sid:
+            if call_sid in self._released and record.kind is not RecordKind.CALL:
+                pass  # the gateway tells everybody how it goes on
+            elif call_sid:
                 handle(self, call_sid, plain(record.data), record.at)
             elif record.kind is RecordKind.ERROR:
                 data = {**_error(plain(record.data)), "timestamp": iso(record.at)}
@@ -159,6 +169,8 @@ class Feed:
                     self._update(call, "status_update", {"status": call.status, **known}, known, at)
             case "renamed":
                 self._rename(str(data.get("call_sid_before")), call_sid, at)
+            case "over" if data.get("how") == "released":
+                self._release(call_sid, at)
             case "over":
                 if (call := self._open.get(call_sid)) is not None:
                     status = "failed" if data.get("how") in ("refused", "lost", "overrun") else _left_status(call)
@@ -387,6 +399,14 @@ class Feed:
         call = self._visible(call_sid, tenant)
         return LiveEvent(name="call_data", args=(call.full(),)) if call is not None else None
 
+    def quality(self, tenant: str = "") -> LiveEvent:
+        """``quality_history``: by sid, the last minute's samples of the latest calls, see :meth:`LiveCall.samples`."""
+        calls = [call for call in self._kept()[-_MOST_SAMPLED:] if not tenant or call.tenant == tenant]
+        return LiveEvent(
+            name="quality_history",
+            args=({call.call_sid: samples for call in calls if (samples := call.samples())},),
+        )
+
     def transcript(self, call_sid: str, tenant: str = "") -> LiveEvent | None:
         """``call_transcript`` of one call; None where there is none, or it is not that tenant's."""
         call = self._visible(call_sid, tenant)
@@ -434,7 +454,9 @@ class Feed:
         return call if call.ended_at is None else None
 
     def _begin(self, call_sid: str, known: Mapping[str, Any], at: float) -> LiveCall:
-        call = self._open[call_sid] = LiveCall(self.epoch, call_sid, at=at)
+        before = self._released.pop(call_sid, None)
+        seq = 0 if before is None else before + 1
+        call = self._open[call_sid] = LiveCall(self.epoch, call_sid, at=at, seq=seq)
         if len(self._open) > self._max_calls:
             self._open.popitem(last=False)
             self._forgotten += 1
@@ -455,7 +477,7 @@ class Feed:
             return
         other = self._find(call_sid)
         if other is None:
-            call.renamed(call_sid)
+            call.renamed(call_sid, seq=self._released.pop(call_sid, -1) + 1)
             self._open[call_sid] = call
         else:  # events of the new sid were quicker than the reply that named it
             names = ("direction", "from", "to", "trunkId")
@@ -466,11 +488,26 @@ class Feed:
                 self._update(other, "status_update", {"status": other.status, **lacking}, lacking, at)
         # Its number goes on under the new sid; were there another call by the old one, clients would know better.
         self._renamed[before] = call_sid
-        if len(self._renamed) > _MOST_RENAMED:
+        if len(self._renamed) > _MOST_NAMES:
             self._renamed.popitem(last=False)
-        # No patch can take a call away: everybody gets a new snapshot.
-        for tenant in {"", call.tenant}:
-            self._out.append(attrs.evolve(self.snapshot(at, tenant), rooms=(within(tenant, CALLS),)))
+        self._take_away(before, call.tenant, at)
+
+    def _release(self, call_sid: str, at: float) -> None:
+        """Another worker has the call."""
+        if call_sid in self._finished:
+            return
+        call = self._open.pop(call_sid, None)
+        self._released[call_sid] = call.seq if call is not None else 0
+        if len(self._released) > _MOST_NAMES:
+            self._released.popitem(last=False)
+        if call is not None:
+            self._take_away(call_sid, call.tenant, at)
+
+    def _take_away(self, call_sid: str, of_tenant: str, at: float) -> None:
+        """No patch can take a call away: everybody gets a new snapshot."""
+        for tenant in {"", of_tenant}:
+            rooms = tuple(within(tenant, room) for room in (CALLS, room_of_call(call_sid)))
+            self._out.append(attrs.evolve(self.snapshot(at, tenant), rooms=rooms))
 
     def _move(self, call: LiveCall, status: str, told: dict[str, Any], patch: dict[str, Any], at: float) -> None:
         """Change the status; nothing goes out where nothing changes."""

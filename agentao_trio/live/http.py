@@ -310,7 +310,7 @@ class _Connection:
         finally:
             client.is_polled = client.poll_ends = False
         if client.is_closed:
-            return EngineType.CLOSE.value
+            return EngineType.NOOP.value if client.has_left else EngineType.CLOSE.value
         if client.transport != "polling":
             return EngineType.NOOP.value
         return encode_payload([each.text for each in client.take(MOST_POLLED)]) or EngineType.NOOP.value

@@ -93,6 +93,8 @@ class LiveStatistics:
     write_timeouts: int
     heartbeats_missed: int
     floods: int
+    #: Requests of clients refused because they made too many.
+    requests_refused: int
     #: Clients that ended with an error of ours; it is logged.
     defects: int
     #: Records dropped because the program was too busy to take them.
@@ -160,6 +162,7 @@ class LiveServer:
             write_timeouts=counted.write_timeouts,
             heartbeats_missed=counted.heartbeats_missed,
             floods=counted.floods,
+            requests_refused=counted.requests_refused,
             defects=counted.defects,
             records_dropped=counted.records_dropped,
             feed=self.feed.statistics(),

@@ -197,6 +197,42 @@ async def test_a_transcript_is_shown_as_it_is_spoken() -> None:
             assert "Interrupted" in await page.text(".bubble:last-child")
 
 
+async def test_who_comes_late_sees_the_quality_of_the_last_minute() -> None:
+    async with stage() as at:
+        at.pretend(1)
+        for mos in (4.4, 4.2, 3.1, 3.9):
+            await trio.sleep(0.02)
+            at.measure("CA000001", mos=mos)
+        await at.show()
+        await at.page.until("document.querySelector('.spark-line').getAttribute('points').split(' ').length === 5")
+        await at.page.click("[data-sid]")
+        await at.page.click("#tab-quality")
+        await at.page.until("document.querySelector('.plot').getAttribute('aria-valuemax') === '5'")
+        # What comes now goes on from there, and nothing is there twice.
+        at.measure("CA000001")
+        await at.page.until("document.querySelector('.plot').getAttribute('aria-valuemax') === '6'")
+        await at.page.until("document.querySelector('.spark-line').getAttribute('points').split(' ').length === 6")
+
+
+async def test_a_call_that_another_worker_has_is_not_shown_any_more() -> None:
+    async with stage() as at:
+        await at.show()
+        at.pretend(1)
+        await at.page.until(f"{ROWS}.length === 1")
+        await at.page.click("[data-sid]")
+        await at.page.until("document.querySelector('.opened h2')?.checkVisibility()")
+        at.pretend(2)
+        await at.page.until(f"{ROWS}.length === 2")
+        at.tell(RecordKind.CALL, "CA000001", phase="over", how="released")
+        await at.page.until(f"{ROWS}.length === 1")
+        await at.page.until("!document.querySelector('.opened h2')?.checkVisibility()")
+        event = {"event_type": "CHANNEL_ANSWER", "codec": "PCMU"}
+        at.tell(RecordKind.EVENT, "CA000001", verdict="in_order", event=event)
+        at.tell(RecordKind.CALL, "CA000002", phase="over", how="hangup")
+        await at.page.until(f"{ROWS}[0].includes('Completed')")
+        assert await at.page.run(f"{ROWS}.length") == 1
+
+
 async def test_a_hostile_transcript_is_text_and_nothing_else() -> None:
     async with stage() as at:
         page = at.page

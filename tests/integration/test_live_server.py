@@ -2,91 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 import trio
 import trio.testing
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import CloseConnection, Ping, Pong, RejectConnection, Request, TextMessage
 
 from agentao_trio import CallState, live
 from agentao_trio.hub import Hub
-from agentao_trio.live import LiveServer
 from agentao_trio.records import RecordKind
-
-HEADERS = "host: 127.0.0.1\r\n"
-
-
-class Browser:
-    """A WebSocket client that does as it is told and no more."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.web = WSConnection(ConnectionType.CLIENT)
-        self.closed_with: int | None = None
-        self.refused_with: int | None = None
-        self.pongs = 0
-        self._waiting: list[str] = []
-
-    async def start(self, query: str = "EIO=4&transport=websocket", origin: str = "http://127.0.0.1") -> None:
-        headers = [(b"origin", origin.encode())] if origin else []
-        request = Request(host="127.0.0.1", target=f"/socket.io/?{query}", extra_headers=headers)
-        await self.stream.send_all(self.web.send(request))
-
-    async def say(self, text: str) -> None:
-        await self.stream.send_all(self.web.send(TextMessage(text)))
-
-    async def hear(self) -> str | None:
-        """The next message; None when the connection is over."""
-        while not self._waiting:
-            data = await self.stream.receive_some(65536)
-            if not data:
-                return None
-            self.web.receive_data(bytes(data))
-            for event in self.web.events():
-                match event:
-                    case TextMessage():
-                        self._waiting.append(event.data)
-                    case Pong():
-                        self.pongs += 1
-                    case CloseConnection():
-                        self.closed_with = event.code
-                        return None
-                    case RejectConnection():
-                        self.refused_with = event.status_code
-        return self._waiting.pop(0)
-
-    async def connect(self, auth: str = "") -> None:
-        await self.start()
-        assert (await self.hear() or "").startswith("0{")
-        await self.say(f"40{auth}")
-
-    async def event(self, name: str) -> Any:
-        """The arguments of the next event of that name."""
-        while (text := await self.hear()) is not None:
-            if text.startswith(f'42["{name}"'):
-                return json.loads(text[2:])[1:]
-        raise AssertionError(f"the connection is over without {name}")
-
-
-def browser(server: LiveServer, nursery: trio.Nursery) -> Browser:
-    ours, theirs = trio.testing.memory_stream_pair()
-    nursery.start_soon(server.answer, theirs)
-    return Browser(ours)
-
-
-async def ask(server: LiveServer, nursery: trio.Nursery, request: str) -> bytes:
-    """Send one request, and return whatever comes until nothing more does."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    nursery.start_soon(server.answer, theirs)
-    await ours.send_all(request.encode())
-    await ours.send_eof()
-    answer = b""
-    while data := await ours.receive_some():
-        answer += data
-    return answer
+from tests.support.live_browser import HEADERS, Browser, ask, browser
 
 
 def begin(hub: Hub, call_sid: str = "c1") -> None:
@@ -162,7 +85,7 @@ async def test_pings_are_answered_and_go_before_events() -> None:
         one = browser(server, nursery)
         await one.connect()
         await one.event("active_calls")
-        await one.stream.send_all(one.web.send(Ping()))
+        await one.ping()
         await one.say('421["subscribe_to_calls"]')
         assert await one.hear() == '431[{"ok":true}]'
         assert one.pongs == 1
@@ -295,3 +218,74 @@ class _OpenCall:
     call_sid, direction, caller, callee, trunk_id = "c9", "inbound", "100", "200", "main"
 
     state = CallState.ANSWERED
+
+
+async def test_a_client_that_asks_too_often_is_told_so(autojump_clock: trio.testing.MockClock) -> None:
+    hub = Hub()
+    async with live.serve(hub) as server, trio.open_nursery() as nursery:
+        begin(hub)
+        one = browser(server, nursery)
+        await one.connect()
+        await one.event("active_calls")
+        for number in range(32):
+            await one.say(f'42{number}["subscribe_to_calls"]')
+            await trio.testing.wait_all_tasks_blocked()
+        [error] = await one.event("error")
+        assert (error["source"], error["code"], error["fatal"]) == ("server", "rate_limited", False)
+        assert error["retryAfterMs"] == 500
+        assert server.statistics().requests_refused == 2
+        await trio.sleep(0.5)
+        await one.say('4299["subscribe_to_calls"]')
+        heard = await one.hear() or ""
+        while not heard.startswith("4399"):
+            heard = await one.hear() or ""
+        assert heard == '4399[{"ok":true}]'
+        assert server.statistics().clients == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_following_each_of_as_many_calls_as_one_may_is_not_too_much() -> None:
+    async with live.serve(Hub()) as server, trio.open_nursery() as nursery:
+        one = browser(server, nursery)
+        await one.connect()
+        for number in range(200):
+            await one.say(f'421["subscribe_to_call","c{number}"]')
+            assert await one.answer() == {"ok": True}
+        await one.say('421["subscribe_to_call","one more"]')
+        assert "200" in (await one.answer())["error"]
+        assert server.statistics().requests_refused == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_does_not_stop_asking_is_dropped(autojump_clock: trio.testing.MockClock) -> None:
+    async with live.serve(Hub()) as server, trio.open_nursery() as nursery:
+        one = browser(server, nursery)
+        await one.connect()
+        answers = 0
+        while server.statistics().clients and answers < 2000:
+            await one.say('421["nonsense"]')
+            await trio.testing.wait_all_tasks_blocked()
+            answers += 1
+        assert 1300 <= answers < 1400
+        assert server.statistics().floods == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_late_is_told_the_quality_of_the_last_minute_once() -> None:
+    hub = Hub()
+    async with live.serve(hub) as server, trio.open_nursery() as nursery:
+        begin(hub)
+        for mos in (4.0, 4.1):
+            hub.publish(RecordKind.QUALITY, "c1", mos=mos, jitter_ms=2.0, final=False)
+        one = browser(server, nursery)
+        await one.connect()
+        await one.say('42["subscribe_to_calls"]')
+        [history] = await one.event("quality_history")
+        assert [(mos, jitter, loss) for _, mos, jitter, loss in history["c1"]] == [(4.0, 2.0, None), (4.1, 2.0, None)]
+        # Asked again, as by a page that has missed a number, it is told the calls alone.
+        await one.say('421["subscribe_to_calls"]')
+        assert (await one.hear() or "").startswith("431")
+        assert (await one.hear() or "").startswith('42["active_calls"')
+        await one.say('421["nonsense"]')
+        assert (await one.hear() or "").startswith("431")
+        nursery.cancel_scope.cancel()

@@ -94,6 +94,53 @@ def test_a_lost_call_ends_without_the_gateways_word() -> None:
     assert story.feed.calls()["c1"]["lastError"]["message"] == "the connection was lost"
 
 
+def test_a_call_that_another_worker_has_is_gone() -> None:
+    story = Story()
+    story.begin()
+    story.event("CHANNEL_CREATE", status="RINGING")
+    [snapshot] = story.tell(RecordKind.CALL, phase="over", how="released")
+    assert (snapshot.name, snapshot.args[0]) == ("active_calls", [])
+    assert snapshot.rooms == ("call-updates", "call-c1")
+    # What the gateway tells everybody of it makes nothing.
+    for kind in ("CHANNEL_ANSWER", "CHANNEL_HANGUP_COMPLETE"):
+        assert story.event(kind, q850_cause=16) == []
+    assert story.feed.calls() == {}
+    # Should it come back: the number says that something is missing to those who still know it as it was.
+    assert [update["seq"] for event in story.begin() if event.name == "call_update" for update in event.args] == [4]
+
+
+def test_a_call_that_is_over_is_not_left_to_another_worker() -> None:
+    story = Story()
+    story.begin()
+    story.event("CHANNEL_HANGUP_COMPLETE", q850_cause=17)
+    assert story.tell(RecordKind.CALL, phase="over", how="released") == []
+    assert story.feed.calls()["c1"]["status"] == "busy"
+
+
+def test_a_late_joiner_is_told_the_quality_of_the_last_minute() -> None:
+    story = Story()
+    story.begin()
+    for second in range(100):
+        story.tell(RecordKind.QUALITY, at=1000 + second, mos=4.0, jitter_ms=second, final=False)
+    story.tell(RecordKind.QUALITY, "c2", at=1100, mos=3.0, packet_loss_pct=1.5, final=False)
+    history = story.feed.quality()
+    assert history.name == "quality_history"
+    assert len(history.args[0]["c1"]) == 60
+    assert history.args[0]["c1"][-1] == (1_099_000, 4.0, 99, None)
+    assert history.args[0]["c2"] == [(1_100_000, 3.0, None, 1.5)]
+    full = story.feed.call("c1")
+    assert full is not None
+    assert full.args[0]["quality"] == history.args[0]["c1"]
+
+
+def test_the_quality_told_to_a_late_joiner_is_bounded_and_its_tenants_own() -> None:
+    story = Story()
+    for number in range(150):
+        story.tell(RecordKind.QUALITY, f"c{number}", mos=4.0, final=False)
+    assert list(story.feed.quality().args[0]) == [f"c{number}" for number in range(50, 150)]
+    assert story.feed.quality("acme").args == ({},)
+
+
 def test_deltas_are_superseded_by_the_final_text() -> None:
     story = Story()
     story.begin()

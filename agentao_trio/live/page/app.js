@@ -111,6 +111,10 @@ const handlers = {
     calls.full(payload);
     wake();
   },
+  quality_history(samples) {
+    calls.history(samples);
+    wake();
+  },
   call_transcript: ofOpened((payload) => transcript.load(payload)),
   transcript_message: ofOpened((payload) => {
     if (transcript.message(payload) === "gap") connection.resync();

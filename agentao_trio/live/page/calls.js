@@ -47,6 +47,13 @@ class Entry {
     if (this.series.length > SERIES) this.series.splice(0, this.series.length - SERIES);
   }
 
+  /** Take in samples of before this page listened: [[at, mos, jitterMs, lossPct], …]. */
+  remember(samples) {
+    const known = new Map(samples.map(([at, mos, jitterMs, lossPct]) => [at, { at, mos: mos ?? NaN, jitterMs: jitterMs ?? NaN, lossPct: lossPct ?? NaN }]));
+    for (const sample of this.series) known.set(sample.at, sample);
+    this.series = [...known.values()].sort((a, b) => a.at - b.at).slice(-SERIES);
+  }
+
   note(envelope) {
     if (NOT_LOGGED.has(envelope.type)) return;
     const { log } = this;
@@ -117,11 +124,20 @@ export class Calls {
   }
 
   /** `call_data` of a call that was subscribed to: all of it, and its recent events. */
-  full({ callSid, data, events = [] }) {
+  full({ callSid, data, events = [], quality = [] }) {
     this.#fold.call(callSid, data);
     const entry = this.#take(callSid);
     for (const envelope of events) entry.note(envelope);
-    if (!entry.series.length) entry.measure(entry.call.metrics, moment(entry.call.updatedAt));
+    if (quality.length) entry.remember(quality);
+  }
+
+  /** `quality_history`: the last minute's samples, by sid. */
+  history(samples) {
+    for (const [sid, ofCall] of Object.entries(samples)) {
+      if (!this.#entries.has(sid)) continue;
+      this.#entries.get(sid).remember(ofCall);
+      this.dirty.add(sid);
+    }
   }
 
   /** Let go of calls that have been over for long. To be called now and then. */

@@ -38,6 +38,7 @@ export class Spark {
   #line = draw("polyline", { class: "spark-line" });
   #area = draw("polygon", { class: "spark-area" });
   #drawn = null;
+  #length = 0;
 
   constructor(key) {
     this.#key = key;
@@ -56,8 +57,9 @@ export class Spark {
 
   draw(series) {
     const latest = series.at(-1);
-    if (this.#drawn === (latest ?? undefined)) return;
+    if (this.#drawn === (latest ?? undefined) && this.#length === series.length) return;
     this.#drawn = latest;
+    this.#length = series.length;
     const key = this.#key;
     const measure = MEASURES[key];
     const values = series.slice(-SMALL).map((sample) => sample[key]);
