@@ -155,7 +155,7 @@ def _check(options: AgentOptions) -> None:
 
 def _check_extras(options: AgentOptions) -> None:
     if options.fleet is not None:
-        import agentao_trio.fleet  # noqa: F401
+        import agentao_trio.fleet
     if options.live is not None:
         import agentao_trio.live  # noqa: F401
 
