@@ -76,7 +76,8 @@ class CallEnding:
 class ActiveCall(CallAudio, CallControl):
     """A call in progress. Use it as an async context manager: leaving the block hangs up.
 
-    Made by :meth:`Session.originate` and :meth:`Session.incoming`.
+    Made by :meth:`Session.originate` and :meth:`Session.incoming`. Cancelling a method that waits changes nothing about
+    the call, except that a command may or may not have been carried out.
     """
 
     def __init__(

@@ -238,6 +238,7 @@ class CallAudio(abc.ABC):
         """Wait until the far end has heard, by estimate, all audio that was sent or played, or the call has ended.
 
         That is a tenth of a second after the last of it has gone out. What is still on its way at a hangup is lost.
+        Cancellation changes nothing.
         """
         await self._uplink.wait_played()
         if self._uplink.counters.packets_sent:

@@ -65,7 +65,7 @@ class CallPort(Protocol):
 
 
 class CallControl(abc.ABC):
-    """The commands of one call that others carry out."""
+    """The commands of one call that others carry out. Cancelled, a command may or may not have been carried out."""
 
     call_sid: str
     callee: str
@@ -305,7 +305,10 @@ class CallControl(abc.ABC):
         return self._released
 
     async def disconnect(self) -> None:
-        """End the call for everybody: this one and, in a conference, the second leg."""
+        """End the call for everybody: this one and, in a conference, the second leg.
+
+        Cancelled in between, the second leg goes on.
+        """
         self._check(Command.DISCONNECT)
         leg = self._leg
         await self.hangup()

@@ -41,7 +41,10 @@ class Observer(Protocol):
 
 
 class Commands(abc.ABC):
-    """The RPCs of a gateway, over whatever carries them."""
+    """The RPCs of a gateway, over whatever carries them.
+
+    All of them raise what :meth:`request` raises, and like it may have been carried out when they are cancelled.
+    """
 
     #: Who follows the calls and commands. To be added before the first call.
     observers: list[Observer]

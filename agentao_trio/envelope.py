@@ -176,7 +176,7 @@ BYTES = _Bytes()
 
 
 class Vector:
-    """A count and that many envelopes of one class; a tuple in the program."""
+    """A :class:`Kind`: a count and that many envelopes of one class; a tuple in the program."""
 
     def __init__(self, element: Layout[Any]) -> None:
         self.element = element

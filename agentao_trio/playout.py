@@ -86,7 +86,7 @@ class Playout:
     async def finished(self) -> None:
         """Wait until all of it has gone out, or it was stopped by :meth:`ActiveCall.clear_send_audio_buffer`.
 
-        Raises :class:`CallEnded` when the call ends before.
+        Raises :class:`CallEnded` when the call ends before. Cancelled, it plays on.
         """
         await self._uplink.wait_gone(self._passage)
         if not self._passage.gone and not self._passage.stopped:

@@ -149,7 +149,8 @@ class Authentication:
     async def connected(self, connection: Connection) -> None:
         """Present the token on a new connection, and another one if that is refused.
 
-        Raises :class:`AuthenticationError`, or what the presenter raises, when it is refused as well.
+        Raises :class:`AuthenticationError`, or what the presenter raises, when it is refused as well. Cancelled, the
+        gateway may or may not have seen it.
         """
         if self._tokens is None or self._present is None:
             await trio.lowlevel.checkpoint()
@@ -166,7 +167,10 @@ class Authentication:
         self._shown = token
 
     async def keep_fresh(self, wait_up: Callable[[], Awaitable[Connection]]) -> None:
-        """Present a new token whenever the present one is about to expire. Returns at once where none is presented."""
+        """Present a new token whenever the present one is about to expire, until cancelled.
+
+        Returns at once where none is presented.
+        """
         if self._tokens is None or self._present is None:
             return
         while True:

@@ -127,7 +127,8 @@ async def open_recording(
 ) -> AsyncIterator[Recording]:
     """Record both directions at ``rate`` samples per second until the block is left, or ``over`` is set.
 
-    ``tell`` gets the fields of records about it. Raises OSError when the file cannot be made.
+    ``tell`` gets the fields of records about it. Raises OSError when the file cannot be made. Leaving the block, also
+    by cancellation, waits until the rest is written.
     """
     recording = Recording(path, rate, tell)
     downlink.taps.append(recording._heard)

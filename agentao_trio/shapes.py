@@ -65,6 +65,7 @@ class Part(NamedTuple):
 
     @property
     def is_string(self) -> bool:
+        """Whether it is counted bytes, of text or of anything."""
         return self.code in ("text", "bytes")
 
 

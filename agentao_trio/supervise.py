@@ -70,7 +70,7 @@ class Supervision:
         """Speak into the call, paced; see :meth:`ActiveCall.send_audio`.
 
         Raises :class:`LocalProtocolError` in a mode that only listens and :class:`trio.ClosedResourceError` once the
-        call has ended.
+        call has ended. Cancelled, what is not queued yet is dropped and counted.
         """
         if self.mode not in _SPEAKING:
             raise LocalProtocolError(f"the mode {self.mode.name} only listens; nobody would hear this")

@@ -25,6 +25,7 @@ def new_table(*headings: str) -> Table:
 
 
 def add_row(table: Table, *cells: str) -> None:
+    """A row of cells that may hold what a peer or a file said: folded, and without control characters."""
     table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
 
 
@@ -39,6 +40,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def show_figures(figures: Figures) -> None:
+    """Print the figures of a history: what became of the calls, and how long things took."""
     rate = "" if figures.answer_rate is None else f", {100 * figures.answer_rate:.1f} % of those that are over"
     output.print(f"{figures.calls} calls ({figures.inbound} inbound, {figures.outbound} outbound, {figures.open} open)")
     output.print(f"{figures.answered} answered{rate}; {figures.records} records", soft_wrap=True)

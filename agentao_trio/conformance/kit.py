@@ -43,7 +43,8 @@ METHOD_OF = {method.request: number for number, method in messages.METHODS.items
 
 
 class Wire:
-    """A datagram socket that loses, delays, doubles and swaps what passes it, goes deaf, and changes its port.
+    """A :class:`~agentao_trio.transport.DatagramSocket` that loses, doubles and swaps what passes it, goes deaf, and
+    changes its port.
 
     ``open_socket`` makes the real one; a second one is made when the port changes.
     """
@@ -114,7 +115,10 @@ class Inbound:
 
 
 class Link:
-    """One connection of the kit to the target. Made by :meth:`Kit.link`."""
+    """One connection of the kit to the target. Made by :meth:`Kit.link`.
+
+    Whatever is cancelled may have been carried out by the target; what came of it until then stays in the trace.
+    """
 
     def __init__(self, kit: Kit, name: str, connection: Connection, wire: Wire, nursery: trio.Nursery) -> None:
         self.kit = kit
@@ -340,7 +344,10 @@ class Link:
 
 
 class Kit:
-    """What a programme is handed: the target's profile, connections, and the trace that grows meanwhile."""
+    """What a programme is handed: the target's profile, connections, and the trace that grows meanwhile.
+
+    The trace keeps what was noted before something is cancelled.
+    """
 
     def __init__(
         self,

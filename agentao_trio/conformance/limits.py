@@ -31,7 +31,10 @@ class Limits:
     _released: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     async def acquire(self) -> None:
-        """Wait for a call's turn. Raises :class:`LimitReached` when the run has had all its calls."""
+        """Wait for a call's turn. Raises :class:`LimitReached` when the run has had all its calls.
+
+        Cancelled, it was none, but its place in time stays empty.
+        """
         while self.concurrency and self._open >= self.concurrency:
             await self._released.park()
         if self.max_calls and self.calls >= self.max_calls:
@@ -42,7 +45,12 @@ class Limits:
         if self.rate:
             turn = max(self._next_at, trio.current_time())
             self._next_at = turn + 1 / self.rate
-            await trio.sleep_until(turn)
+            try:
+                await trio.sleep_until(turn)
+            except trio.Cancelled:
+                self.calls -= 1
+                self.release()
+                raise
 
     def release(self) -> None:
         """One call is over."""

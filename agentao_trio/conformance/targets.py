@@ -64,6 +64,8 @@ class SimulatedTarget:
 
     @contextlib.asynccontextmanager
     async def arenas(self, wanted: Collection[str]) -> AsyncIterator[Sequence[Arena]]:
+        """The kinds of gateway there are, with those that ``wanted`` capabilities need. Leaving the block, also by
+        cancellation, ends them."""
         network = MemoryNetwork(seed=self.seed, loss=self.loss)
         plain = attrs.evolve(self.settings, faults=self.settings.faults | set(self.faults))
         kinds: list[tuple[str, frozenset[str], GatewaySettings]] = [("gateway.test", frozenset(), plain)]
@@ -113,6 +115,8 @@ class RealTarget:
 
     @contextlib.asynccontextmanager
     async def arenas(self, wanted: Collection[str]) -> AsyncIterator[Sequence[Arena]]:
+        """The one there is. Nothing is opened yet, so that there is nothing to cancel."""
+
         async def open_socket() -> Any:
             return await open_udp_socket("::" if ":" in self.profile.address[0] else "0.0.0.0")  # noqa: S104 - a client
 

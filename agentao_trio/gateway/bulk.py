@@ -65,6 +65,7 @@ class Campaign:
     timer: Timer | None = None
 
     def has_room(self) -> bool:
+        """Whether another of its calls may be placed now."""
         return not self.max_concurrent or len(self.running) < self.max_concurrent
 
 

@@ -34,14 +34,17 @@ class Supervisor:
 
     @property
     def is_heard(self) -> bool:
+        """Whether anybody hears it."""
         return self.speaks_to_agent or self.speaks_to_caller
 
     @property
     def speaks_to_agent(self) -> bool:
+        """Whether the agent hears it."""
         return self.mode in (SuperviseMode.WHISPER_AGENT, SuperviseMode.BARGE)
 
     @property
     def speaks_to_caller(self) -> bool:
+        """Whether the far end hears it."""
         return self.mode in (SuperviseMode.WHISPER_CALLER, SuperviseMode.BARGE)
 
 
@@ -83,14 +86,17 @@ class Call:
 
     @property
     def state(self) -> OrderState:
+        """How far its events have come."""
         return self.order.state
 
     @property
     def is_open(self) -> bool:
+        """Whether it has not ended."""
         return self.state is not OrderState.ENDED
 
     @property
     def is_answered(self) -> bool:
+        """Whether somebody has answered and nobody has hung up."""
         return self.state in (OrderState.ANSWERED, OrderState.HELD)
 
     @property
@@ -100,6 +106,7 @@ class Call:
 
     @property
     def codec(self) -> Codec:
+        """The codec of its audio."""
         return self.leg.codec
 
     def after(self, timers: Timers, when: float, action: Callable[[float], None]) -> None:
@@ -107,6 +114,7 @@ class Call:
         self._timers.append(timers.at(when, action))
 
     def cancel_timers(self) -> None:
+        """Nothing that was planned with :meth:`after` happens any more."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -84,6 +84,7 @@ class Exchange:
         return int((self._epoch + now) * 1000)
 
     def next_number(self) -> int:
+        """A number that nothing else has had."""
         self._numbers += 1
         return self._numbers
 
@@ -213,6 +214,7 @@ class Exchange:
 
     @property
     def subscription_count(self) -> int:
+        """How many clients are remembered, those that are away included."""
         return len(self._subscriptions)
 
     @property

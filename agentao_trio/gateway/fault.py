@@ -90,6 +90,7 @@ class Fault:
 
     @property
     def hands(self) -> Hands:
+        """What it can do to its gateway, once that is up."""
         assert self._hands is not None  # whatever is asked of a fault, its gateway is up
         return self._hands
 

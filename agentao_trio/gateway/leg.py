@@ -281,6 +281,7 @@ class Leg:
         self.saying = None
 
     def resume(self) -> None:
+        """Off hold."""
         self.held = False
         self.wake()
 
@@ -291,6 +292,7 @@ class Leg:
             self._uplink.clear()
 
     def statistics(self) -> LegStatistics:
+        """A snapshot."""
         lost = self._tracker.lost + self._lost
         expected = self._packets_received + self._packets_sent + lost
         return LegStatistics(

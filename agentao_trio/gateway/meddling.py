@@ -92,7 +92,7 @@ class GatewayHands(Generic[L]):
 
 
 class MeddlingSocket:
-    """A socket whose datagrams a fault may drop."""
+    """A :class:`~agentao_trio.transport.DatagramSocket` whose datagrams a fault may drop."""
 
     def __init__(self, socket: DatagramSocket, faults: Fault) -> None:
         self._socket = socket

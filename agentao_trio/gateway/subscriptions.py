@@ -59,6 +59,7 @@ class Entry:
 
     @property
     def is_hangup(self) -> bool:
+        """Whether this is the last event of its call."""
         return self.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE
 
 
@@ -138,6 +139,7 @@ class Subscription:
     # -- what the writer reports ----------------------------------------------------------------------------------
 
     def next_unsent(self) -> Entry | None:
+        """What is to be sent next."""
         return self._unsent[0] if self._unsent else None
 
     def sent(self, entry: Entry) -> None:

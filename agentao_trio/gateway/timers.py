@@ -22,6 +22,7 @@ class Timer:
         self._action: Callable[[float], None] | None = action
 
     def cancel(self) -> None:
+        """Its action does not happen. Harmless when it has."""
         if self._action is not None:
             self._action = None
             self._owner._cancelled()

@@ -69,11 +69,13 @@ class LiveCall:
 
     @property
     def tenant(self) -> str:
+        """Whose it is; "" where nobody said."""
         tenant: str = self.object.get("tenantId", "")
         return tenant
 
     @property
     def status(self) -> str:
+        """The call object's ``status``."""
         status: str = self.object.get("status", "")
         return status
 
@@ -85,6 +87,7 @@ class LiveCall:
 
     @property
     def ai_status(self) -> str:
+        """The status of the model on the call, ``none`` without one."""
         status: str = self.object.get("ai", {}).get("status", "none")
         return status
 
@@ -174,4 +177,5 @@ class LiveCall:
 
     @property
     def has_transcript(self) -> bool:
+        """Whether anything that was said is known."""
         return self._tseq > 0

@@ -142,7 +142,10 @@ class Client:
         return f"<Client by {self.transport}, {state}, in {len(self.rooms)} rooms>"
 
     async def run(self) -> None:
-        """Keep the heartbeat. Ends with the session; one that nothing is connected to is closed after a while."""
+        """Keep the heartbeat. Ends with the session; one that nothing is connected to is closed after a while.
+
+        Cancelled, it closes the session, too.
+        """
         with self._scope:
             try:
                 while not self.is_closed:
@@ -179,7 +182,7 @@ class Client:
         self._something.unpark_all()
 
     async def changed(self) -> None:
-        """Wait until :meth:`wake` is called."""
+        """Wait until :meth:`wake` is called. Cancellation changes nothing."""
         await self._something.park()
 
     def received(self, packet: EnginePacket) -> None:
@@ -215,7 +218,10 @@ class Client:
         return self.outbox.take(most_bytes)
 
     async def write(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send what there is, and what comes, as WebSocket frames. Returns when the client is closed or too slow."""
+        """Send what there is, and what comes, as WebSocket frames. Returns when the client is closed or too slow.
+
+        Cancelled, what is being sent may be cut off in the middle.
+        """
         while not self.is_closed:
             if not self.outbox:
                 await self._something.park()
@@ -225,7 +231,10 @@ class Client:
                 return
 
     async def within_time(self, send: Callable[[bytes], Awaitable[None]], data: bytes) -> bool:
-        """Send ``data``; a client that does not take it in time is closed, and the result is False."""
+        """Send ``data``; a client that does not take it in time is closed, and the result is False.
+
+        Cancelled, a part of it may have been sent.
+        """
         with trio.move_on_after(self._pace.write_timeout) as patience:
             await send(data)
         if patience.cancelled_caught:

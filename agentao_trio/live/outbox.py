@@ -49,6 +49,7 @@ class Outbox:
 
     @property
     def bytes_waiting(self) -> int:
+        """How much has not been taken yet."""
         return self._bytes
 
     def put(self, parcel: Parcel) -> None:

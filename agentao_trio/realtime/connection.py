@@ -146,7 +146,7 @@ class WebSocketTransport:
         await trio.lowlevel.checkpoint()  # closing swallows a cancellation
 
     async def vanish(self) -> None:
-        """Drop the connection without a closing handshake, as a cable does."""
+        """Drop the connection without a closing handshake, as a cable does; also when cancelled."""
         await trio.aclose_forcefully(self._connection.stream)
 
 
@@ -293,7 +293,7 @@ class MemoryTransport:
         await trio.lowlevel.checkpoint()
 
     async def vanish(self) -> None:
-        """Drop the connection without a closing handshake, as a cable does."""
+        """Drop the connection without a closing handshake, as a cable does; also when cancelled."""
         await self.aclose(1006)
 
     def _lost(self) -> ConnectionLost:

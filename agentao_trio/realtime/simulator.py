@@ -73,7 +73,8 @@ async def open_simulator(
     """A WebSocket server that plays ``script`` to each client, until the block ends. Port 0 is any free one.
 
     A client with the header ``OpenAI-Beta: realtime=v1`` is answered in the legacy dialect. A client that replays a
-    conversation goes on in the script where that one had got to. Raises OSError where the port is taken.
+    conversation goes on in the script where that one had got to. Raises OSError where the port is taken. Leaving the
+    block, also by cancellation, drops the connections.
     """
     names = map("c{}".format, itertools.count(1))
     epoch = time.time() - trio.current_time()

@@ -65,7 +65,10 @@ class Silence:
 
 
 class ScriptedCaller:
-    """A caller, or somebody who is called. Made by :class:`SimulatedGateway`."""
+    """A caller, or somebody who is called. Made by :class:`SimulatedGateway`.
+
+    Cancelling what waits for something changes nothing: the call goes on, and what was heard counts for the next wait.
+    """
 
     def __init__(self, gateway: Gateway, number: str) -> None:
         #: The number it calls from, or is called at.

@@ -196,7 +196,10 @@ class MemorySocket:
         return self._address
 
     async def resolve(self, host: str, port: int) -> Address:
-        """Names stand for themselves, except that those under ``.invalid`` do not exist (RFC 6761)."""
+        """Names stand for themselves, except that those under ``.invalid`` do not exist (RFC 6761).
+
+        Cancellation changes nothing.
+        """
         await trio.lowlevel.checkpoint()
         if host.endswith(".invalid"):
             raise stdlib_socket.gaierror(stdlib_socket.EAI_NONAME, "Name or service not known")

@@ -67,7 +67,7 @@ async def open_simulated_gateway(
     """Run a gateway on ``network``, by default one without any flaws. To be used in virtual time.
 
     That is ``trio.testing.MockClock(autojump_threshold=0)``, or pytest-trio's ``autojump_clock``. ``seed`` makes two
-    runs alike. Leaving the block ends the gateway.
+    runs alike. Leaving the block, also by cancellation, ends the gateway.
     """
     network = MemoryNetwork(seed=seed) if network is None else network
     async with open_gateway(

@@ -104,6 +104,7 @@ def _busy(trace: Trace, say: Judgement) -> None:
 
 
 def judge_unanswered(trace: Trace, say: Judgement, *, role: str, causes: tuple[int, ...]) -> None:
+    """Calls to ``role`` are created and hung up, with one of the ``causes``, and nothing in between."""
     for mark in trace.marks("dialled"):
         if mark.facts["role"] != role:
             continue
@@ -201,6 +202,7 @@ async def _every_kind_of_event(kit: Kit) -> None:
 
 
 def hangups(trace: Trace) -> list[Seen[CallEvent]]:
+    """Every CHANNEL_HANGUP_COMPLETE that came."""
     return [seen for seen in trace.events() if seen.message.event_type == HANGUP]
 
 
