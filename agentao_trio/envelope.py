@@ -197,6 +197,7 @@ class Vector:
         return b"".join(parts)
 
     def read(self, data: bytes, offset: int, end: int, values: list[Any]) -> int:
+        """Append the tuple to ``values``, and return the offset behind it."""
         cursor = offset + _U32.size
         if cursor > end:
             raise _cut(offset)

@@ -92,7 +92,7 @@ class WavRecorder:
         self._file.close()
 
     def write(self, frame: AudioFrame) -> None:
-        """Add a packet, with silence for those that were lost before it. Another codec than G.711 and PCM16 is noted."""
+        """Add a packet, with silence for those that were lost before it. A codec that is not known is only noted."""
         codec = Codec.named(frame.codec)
         if codec is None or not self._start(codec.clock_rate):
             self.unknown_codecs.add(frame.codec)

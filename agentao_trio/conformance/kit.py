@@ -44,7 +44,7 @@ METHOD_OF = {method.request: number for number, method in messages.METHODS.items
 
 class Wire:
     """A :class:`~agentao_trio.transport.DatagramSocket` that loses, doubles and swaps what passes it, goes deaf, and
-    changes its port.
+    changes its port. Cancellation loses nothing.
 
     ``open_socket`` makes the real one; a second one is made when the port changes.
     """

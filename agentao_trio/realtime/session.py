@@ -559,7 +559,7 @@ async def open_realtime(
     jitter: Callable[[], float] = random.random,
     journal_bytes: int = MOST_BYTES,
 ) -> AsyncIterator[RealtimeSession]:
-    """Open a session with the model at ``url``. It is configured when the block begins, and closed when it ends.
+    """Open a session with the model at ``url``: configured when the block begins, closed when it ends or is cancelled.
 
     ``headers`` are for servers that want others than ``Authorization``; ``connect`` takes the place of the WebSocket.
     ``append_ms`` of audio are sent at a time (20 or 40), ``renew_before`` seconds before its time is over a connection
