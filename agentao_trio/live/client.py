@@ -129,7 +129,7 @@ class Client:
         #: It was the client's own wish.
         self.has_left: bool = False
         #: When it was connected to nothing last.
-        self.unconnected_since = trio.current_time()
+        self.unconnected_since: float = trio.current_time()
         self._desk = desk
         self._pace = pace
         self._counters = counters
