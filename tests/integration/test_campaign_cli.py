@@ -205,8 +205,11 @@ def test_ctrl_c_hangs_up_and_tells_who_was_not_called(tmp_path: Path, gateway_pr
         text=True,
     ) as process:
         assert process.stdout is not None
-        while "answered" not in process.stdout.readline():
-            pass
+        answered = 0
+        while answered < 5:
+            line = process.stdout.readline()
+            assert line, "it ended by itself"
+            answered += "answered" in line
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -218,11 +221,15 @@ def test_ctrl_c_hangs_up_and_tells_who_was_not_called(tmp_path: Path, gateway_pr
 
 
 def test_a_terminal_gets_a_live_picture(tmp_path: Path, gateway_process: GatewayProcess) -> None:
-    (tmp_path / "numbers.csv").write_text(f"to\n{HANGS_UP}\n{BUSY}\n")
+    (tmp_path / "numbers.csv").write_text(f"to\n{BUSY}\n{ECHO}\n")
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
     with subprocess.Popen(
-        command(gateway_process, "--attempts", "1"), cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs
+        command(gateway_process, "--attempts", "1", "--max-duration", "4"),
+        cwd=tmp_path,
+        env=environment,
+        stdout=theirs,
+        stderr=theirs,
     ) as process:
         os.close(theirs)
         shown = b""
