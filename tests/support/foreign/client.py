@@ -8,6 +8,7 @@ method id. It shares no line with the package. Run as a program: ``client.py HOS
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import sys
@@ -60,6 +61,16 @@ class Client(QuicConnectionProtocol):
         self.transmit()
         return stream_id
 
+    async def until(self, calls: list[str], events: int, packets: int) -> None:
+        """Wait until every call has had so many, at most a minute."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while any(
+                    len(had["events"]) < events or had["packets"] < packets
+                    for had in (report(call_sid, 0, self.frames) for call_sid in calls)
+                ):
+                    await asyncio.sleep(0.02)
+
 
 def originate(call_sid: str, client_id: str) -> bytes:
     fields = [string("main"), string("+15550100001"), string(""), string(""), string(""), string("test_tenant")]
@@ -78,7 +89,7 @@ async def main(host: str, port: int, ca_file: str) -> None:
         client.send(request(STREAM_EVENTS, envelope(string(client_id))))
         for call_sid in calls:
             client.send(request(ORIGINATE, originate(call_sid, client_id)))
-        await asyncio.sleep(0.8)
+        await client.until(calls, 2, 0)
         stream_id = None
         for number in range(25):
             for index, call_sid in enumerate(calls):
@@ -86,10 +97,10 @@ async def main(host: str, port: int, ca_file: str) -> None:
                 fields = [string(call_sid), string(payload), string("PCMU"), struct.pack("<Q", number), b"\x00"]
                 stream_id = client.send(frame(AUDIO, envelope(b"".join(fields))), stream_id, unidirectional=True)
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.7)
+        await client.until(calls, 2, 25)
         for call_sid in calls:
             client.send(request(TERMINATE, envelope(string(call_sid))))
-        await asyncio.sleep(0.5)
+        await client.until(calls, 3, 25)
     print(json.dumps([report(call_sid, calls.index(call_sid) + 1, client.frames) for call_sid in calls]))  # noqa: T201
 
 

@@ -97,7 +97,7 @@ async def main(certificate: str, key: str) -> None:
     server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=Gateway)
     port = server._transport.get_extra_info("sockname")[1]  # type: ignore[union-attr]
     print(port, flush=True)  # noqa: T201
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 
 if __name__ == "__main__":
