@@ -28,7 +28,7 @@ __all__ = ["EXECUTABLE", "Browser", "Page", "open_browser"]
 #: Where Chromium is, or None.
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Seconds that the browser may take to start, and an answer to come.
-START_SECONDS, ANSWER_SECONDS = 30, 20
+START_SECONDS, ANSWER_SECONDS = 120, 120
 #: Keys by name, as the protocol wants them: code, and the text that they type.
 KEYS = {
     "Enter": (13, "\r"),
@@ -135,7 +135,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def until(self, expression: str, *, within: float = 15) -> Any:
+    async def until(self, expression: str, *, within: float = 120) -> Any:
         """Wait until an expression is true, and return it. Raises AssertionError after ``within`` seconds."""
         with trio.move_on_after(within):
             while True:

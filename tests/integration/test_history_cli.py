@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -18,10 +19,12 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio import messages
-from agentao_trio.cli import app
+from agentao_trio.cli import app, history_export
+from agentao_trio.cli.live import _follow
 from agentao_trio.errors import CallEnded
-from agentao_trio.history import open_history
+from agentao_trio.history import CallFilter, open_history
 from agentao_trio.hub import Hub
+from agentao_trio.live.feed import Feed
 from agentao_trio.messages import CallEvent, EventType
 from agentao_trio.records import RecordKind
 from agentao_trio.store import open_store
@@ -134,12 +137,41 @@ def test_a_call_is_replayed_and_what_comes_out_differently_is_said(run: Run, fil
     assert re.search(r"\d+ records over 1\.\d s", out)
 
 
+def test_all_calls_are_replayed_and_those_of_a_filter(run: Run, file: Path) -> None:
+    with open_history(file) as history:
+        everything, busy = len(list(history.records())), next(history.calls(CallFilter(cause=17)))
+    status, out, _ = run("replay", "calls.db", "--speed", "0")
+    assert (status, out.splitlines()[-1].split()[0]) == (0, str(everything))
+    _, out, _ = run("replay", "calls.db", "--speed", "0", "--cause", "17")
+    *lines, total = out.splitlines()
+    assert total.split()[0] == str(busy.records) == str(len(lines))
+    assert all(busy.call_sid[:8] in line for line in lines)
+    assert run("replay", "calls.db", "--speed", "0", "--cause", "99")[1].startswith("0 records")
+
+
+def test_parquet_is_written_a_batch_at_a_time(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(history_export, "ROWS_TOGETHER", 4)
+    assert run("export", "calls.db", "--format", "parquet", "--out", "records.parquet")[0] == 0
+    written = parquet.ParquetFile(file.parent / "records.parquet")
+    with open_history(file) as history:
+        records = [record.as_json() for record in history.records()]
+    assert written.num_row_groups == -(-len(records) // 4)
+    rows = written.read().to_pylist()
+    assert [{**row, "data": json.loads(row["data"])} for row in rows] == [{"raw": None, **each} for each in records]
+    status, _, err = run("export", "calls.db", "--format", "parquet", "--out", "no/where.parquet")
+    assert (status, "cannot write no/where.parquet" in err) == (2, True)
+
+
 def test_a_good_gateway_is_judged_good_and_a_bad_one_is_found_out(run: Run, file: Path, tmp_path: Path) -> None:
     status, out, _ = run("judge", "calls.db")
 
     assert status == 0
     assert re.search(r"EVT-01\s+pass", out)
+    assert re.search(r"SUB-02\s+pass", out)
     assert "fail" not in out
+    # What events alone cannot show is said, and not passed over.
+    assert "SUB-01 is not judged: which streams events came on is not stored" in out
 
     async def break_a_rule() -> None:
         async with open_store(tmp_path / "bad.db") as store:
@@ -153,6 +185,23 @@ def test_a_good_gateway_is_judged_good_and_a_bad_one_is_found_out(run: Run, file
     status, out, _ = run("judge", "bad.db", "backwards")
     assert status == 1
     assert re.search(r"EVT-01\s+fail", out)
+    assert "SUB-02 is not judged: what was subscribed to was not stored" in out
+
+
+def test_an_event_for_somebody_else_is_found_out(run: Run, tmp_path: Path) -> None:
+    async def write() -> None:
+        async with open_store(tmp_path / "bad.db") as store:
+            hub = Hub()
+            store.attach(hub)
+            hub.publish(RecordKind.SESSION, state="connected", client_id="me")
+            for client_id in ("me", "another"):
+                raw = messages.encode(CallEvent(call_sid="c", event_type=EventType.CHANNEL_HOLD, client_id=client_id))
+                hub.publish(RecordKind.EVENT, "c", raw=raw, verdict="in_order", event={})
+
+    trio.run(write)
+    _, out, _ = run("judge", "bad.db")
+    assert re.search(r"SUB-02\s+fail", out)
+    assert "seen client_id 'another'" in out
 
 
 def test_a_replay_can_be_watched_in_the_browser(file: Path) -> None:
@@ -188,7 +237,7 @@ def test_a_running_session_is_followed(tmp_path: Path) -> None:
             async with await trio.open_file(tmp_path / "out.txt", "w") as out:
                 process = await trio.lowlevel.open_process(command, stdout=out.wrapped)
                 text = ""
-                with trio.fail_after(20):
+                with trio.fail_after(120):
                     while not text:  # it follows from when it has come up
                         hub.publish(RecordKind.GAP, "call", packets=7)
                         await store.flush()
@@ -200,3 +249,30 @@ def test_a_running_session_is_followed(tmp_path: Path) -> None:
 
     first = json.loads(trio.run(follow).splitlines()[0])
     assert (first["call_sid"], first["data"]) == ("call", {"packets": 7})
+
+
+async def test_the_live_page_follows_every_program_that_writes(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    began: dict[str, Any] = {"phase": "began", "direction": "inbound", "caller": "100", "callee": "200"}
+    async with open_store(path) as store, trio.open_nursery() as nursery:
+        first, second = Hub(), Hub()
+        for number in range(50):  # the first has much to tell before the second begins to
+            if not number:
+                store.attach(first)
+            first.publish(RecordKind.CALL, f"old-{number}", **began)
+        store.attach(second)
+        second.publish(RecordKind.CALL, "new", **began)
+        await store.flush()
+        hub, feed = Hub(), Feed("epoch")
+        hub.attach(feed.record)
+        with open_history(path) as history:
+            nursery.start_soon(_follow, history, hub)
+            first.publish(RecordKind.CALL, "shared", **began)
+            second.publish(RecordKind.CALL, "shared", **began)
+            second.publish(RecordKind.CALL, "shared", phase="over", how="released")
+            first.publish(RecordKind.QUALITY, "shared", mos=4.0, final=False)
+            with trio.fail_after(20):
+                while feed.calls().get("shared", {}).get("status") != "in-progress":
+                    await trio.sleep(0.05)
+            assert feed.calls().keys() == {*(f"old-{number}" for number in range(50)), "new", "shared"}
+            nursery.cancel_scope.cancel()

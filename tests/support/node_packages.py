@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ __all__ = ["SCRIPTS", "NodeProcess", "node_directory", "run_node"]
 SCRIPTS = Path(__file__).with_name("node")
 #: Pinned: what a test holds must not change by itself.
 _PACKAGES = ("socket.io@4.8.4", "socket.io-client@4.8.4", "@socket.io/redis-adapter@8.3.0", "redis@5.8.0")
-_INSTALL_SECONDS = 120
+_INSTALL_SECONDS = 300
 
 
 def node_directory() -> Path:
@@ -28,7 +29,8 @@ def node_directory() -> Path:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("needs node and npm")
     names = "-".join(package.replace("/", "-").replace("@", "_") for package in _PACKAGES)
-    directory = Path(tempfile.gettempdir()) / f"agentao-trio-node-{names}"
+    user = getattr(os, "getuid", int)()  # another's may not be readable
+    directory = Path(tempfile.gettempdir()) / f"agentao-trio-node-{user}-{names}"
     if not directory.exists():
         # Into a place of its own first: another process may be at it at the same time.
         building = Path(tempfile.mkdtemp(prefix="agentao-trio-node-"))
@@ -62,7 +64,7 @@ class NodeProcess:
         #: Every line that came so far.
         self.lines: list[Any] = []
 
-    async def line(self, seconds: float = 20.0) -> Any:
+    async def line(self, seconds: float = 120.0) -> Any:
         """The next line. Fails the test where none comes."""
         assert self._process.stdout is not None
         with trio.move_on_after(seconds):
@@ -77,7 +79,7 @@ class NodeProcess:
                 return self.lines[-1]
         raise AssertionError(f"no further line; so far {json.dumps(self.lines[-5:])[:2000]}")
 
-    async def event(self, name: str, seconds: float = 20.0) -> Any:
+    async def event(self, name: str, seconds: float = 120.0) -> Any:
         """The next line with this ``name``; those before it are passed over."""
         with trio.fail_after(seconds):
             while (line := await self.line(seconds))["name"] != name:

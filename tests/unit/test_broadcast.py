@@ -158,7 +158,7 @@ async def test_readers_that_wait_are_woken_by_the_end(how: str) -> None:
     async def read() -> None:
         rest.append(await drain(reader))
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(read)
