@@ -27,6 +27,10 @@ from agentao_trio.summaries import ELSEWHERE, CallSummary
 
 __all__ = ["CallFilter", "History", "open_history"]
 
+#: Records of each run that are read at once by somebody who follows.
+MOST_NEWS = 10_000
+
+_RECORDS = "SELECT run, number, at, call_sid, kind, data, raw FROM records"
 #: The latest call of a sid; of several workers' that were told of it, the one of who took it.
 _OURS = "SELECT run, call_sid FROM calls WHERE call_sid = ? ORDER BY status = ?, began_at DESC LIMIT 1"
 
@@ -105,26 +109,24 @@ class History:
         call_sid: str | None = None,
         which: CallFilter | None = None,
         kinds: Collection[RecordKind] | None = None,
-        after: tuple[int, int] = (0, 0),
     ) -> Iterator[Record]:
         """The records in the order they were published, run by run: of one call, of the calls of a filter, or all.
 
-        ``after`` is a run and a number, as :meth:`position` gives them. Raises :class:`StoreError`.
+        Raises :class:`StoreError`.
         """
-        for _, record in self.positioned(call_sid=call_sid, which=which, kinds=kinds, after=after):
+        for _, record in self.with_runs(call_sid=call_sid, which=which, kinds=kinds):
             yield record
 
-    def positioned(
+    def with_runs(
         self,
         *,
         call_sid: str | None = None,
         which: CallFilter | None = None,
         kinds: Collection[RecordKind] | None = None,
-        after: tuple[int, int] = (0, 0),
-    ) -> Iterator[tuple[tuple[int, int], Record]]:
-        """:meth:`records` with their positions, each to be used as ``after``."""
-        where = ["(run, number) > (?, ?)"]
-        arguments: list[Any] = [*after]
+        by_time: bool = False,
+    ) -> Iterator[tuple[int, Record]]:
+        """:meth:`records`, each with its run, which numbers them; ``by_time``, all runs in the order it happened."""
+        where, arguments = ["TRUE"], list[Any]()
         if call_sid is not None:
             where.append(f"(run, call_sid) = ({_OURS})")
             arguments += [call_sid, ELSEWHERE]
@@ -135,17 +137,30 @@ class History:
         if kinds is not None:
             where.append(f"kind IN ({', '.join('?' * len(kinds))})")
             arguments += [kind.value for kind in kinds]
-        query = (
-            "SELECT run, number, at, call_sid, kind, data, raw FROM records "  # noqa: S608
-            f"WHERE {' AND '.join(where)} ORDER BY run, number"
-        )
+        order = "at, run, number" if by_time else "run, number"
+        query = f"{_RECORDS} WHERE {' AND '.join(where)} ORDER BY {order}"
         for run, *row in self._rows(query, arguments):
-            yield (run, row[0]), from_row(tuple(row))
+            yield run, from_row(tuple(row))
 
-    def position(self) -> tuple[int, int]:
-        """Where the file ends now: what comes later is ``after`` it."""
-        rows = list(self._rows("SELECT run, number FROM records ORDER BY run DESC, number DESC LIMIT 1", []))
-        return rows[0] if rows else (0, 0)
+    def position(self) -> dict[int, int]:
+        """Where the file ends now: the number of each run's last record. What comes later is :meth:`news`."""
+        last = "SELECT coalesce(max(number), 0) FROM records WHERE run = runs.run"
+        return dict(self._rows(f"SELECT run, ({last}) FROM runs", []))  # noqa: S608
+
+    def news(self, position: dict[int, int]) -> list[tuple[int, Record]]:
+        """What was written since ``position``, of every run, in the order it happened; several may be written at once.
+
+        ``position`` is brought up to date. At most :data:`MOST_NEWS` records of each run: the rest comes with the next
+        call. Raises :class:`StoreError`.
+        """
+        found: list[tuple[int, Record]] = []
+        for run, last in self.position().items():
+            if last > (known := position.get(run, 0)):
+                query = f"{_RECORDS} WHERE run = ? AND number > ? ORDER BY number LIMIT ?"
+                new = [(run, from_row(tuple(row))) for _, *row in self._rows(query, [run, known, MOST_NEWS])]
+                position[run] = new[-1][1].number if new else last  # or it was pruned meanwhile
+                found += new
+        return sorted(found, key=lambda each: each[1].at)
 
     def _rows(self, query: str, arguments: list[Any]) -> Iterator[Any]:
         try:

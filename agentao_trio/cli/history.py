@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import csv
 import datetime
 import io
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from agentao_trio.analytics import Analysis, Figures
 from agentao_trio.causes import q850_name
+from agentao_trio.cli.durations import seconds, typed_seconds
 from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
 from agentao_trio.cli.history_export import write, write_parquet
 from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
@@ -30,7 +31,7 @@ from agentao_trio.history import CallFilter, History, open_history
 from agentao_trio.history_report import report
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record, RecordKind
-from agentao_trio.replay import replay
+from agentao_trio.replay import Difference, replay_together
 from agentao_trio.store import Retention, connect, prune
 from agentao_trio.summaries import CallSummary
 
@@ -50,7 +51,6 @@ history_app: App = App(
 
 #: Seconds between two looks for new records.
 TAIL_INTERVAL = 0.25
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @Parameter(name="*")
@@ -86,20 +86,14 @@ class Which:
 def _moment(option: str, text: str | None) -> float | None:
     if text is None:
         return None
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return time.time() - float(found[1]) * _UNITS[found[2]]
+    if (ago := typed_seconds(text)) is not None:
+        return time.time() - ago
     try:
         return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(
             f"{option}: {text!r} is no time; expected one like 2h, 7d, 2026-11-21 or 2026-11-21T14:30"
         ) from None
-
-
-def _seconds(option: str, text: str) -> float:
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return float(found[1]) * _UNITS[found[2]]
-    raise UsageError(f"{option}: {text!r} is no length of time; expected one like 12h or 30d")
 
 
 def _when(at: float | None) -> str:
@@ -334,40 +328,40 @@ def report_command(
 @history_app.command(name="replay")
 def replay_command(
     file: ExistingFile,
-    call: str,
+    call: str | None = None,
     /,
     *,
+    which: Which = Which(),
     speed: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))] = 1.0,
     live: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=65_535))] = None,
 ) -> int:
-    """One call again, at the pace it happened: its stored bytes through the code that live ones pass.
+    """Calls again, at the pace they happened: the stored bytes through the code that live ones pass.
 
     Exit status 1 where something comes out differently than it was recorded.
 
     Args:
         file: The history file.
-        call: The call's sid, or its beginning.
+        call: One call: its sid, or its beginning. Otherwise all that match, which without a filter is everything.
         speed: 2 is twice as fast; 0 takes no time at all.
         live: Show it in the browser too, on this port of loopback (0 takes a free one), until Ctrl-C.
     """
 
     async def command() -> int:
-        with open_history(file) as history:
-            summary = _find(history, call)
-            records = list(history.records(call_sid=summary.call_sid))
-        began = records[0].at
         hub = Hub()
-        hub.attach(lambda each: output.print(f"{each.at - began:9.3f}  {_line(each)}", soft_wrap=True))
-        differences: list[Any] = []
+        hub.attach(_Lines(call is None).show)
+        differences: list[Difference] = []
 
         async def work() -> None:
             async with contextlib.AsyncExitStack() as stack:
+                history = stack.enter_context(open_history(file))
+                sid = None if call is None else _find(history, call).call_sid
+                records = history.with_runs(call_sid=sid, which=which.filter(), by_time=True)
                 if live is not None:
                     from agentao_trio.live import serve as serve_live
 
                     page = await stack.enter_async_context(serve_live(hub, port=live))
                     output.print(f"live calls: {page.url}", soft_wrap=True)
-                told = await replay(records, hub, speed=speed or None)
+                told = await replay_together(records, hub, speed=speed or None)
                 differences.extend(told.differences)
                 output.print(f"{told.records} records over {told.seconds:.1f} s", soft_wrap=True)
                 if live is not None:
@@ -381,6 +375,20 @@ def replay_command(
     return run(command)
 
 
+class _Lines:
+    """Records as lines, with their seconds since the first, and their calls where there are several."""
+
+    def __init__(self, several: bool) -> None:
+        self._several = several
+        self._began: float | None = None
+
+    def show(self, record: Record) -> None:
+        """Print one."""
+        self._began = record.at if self._began is None else self._began
+        call = f"{record.call_sid[:8]:<8}  " if self._several else ""
+        output.print(f"{record.at - self._began:9.3f}  {printable(call)}{_line(record)}", soft_wrap=True)
+
+
 def _line(record: Record) -> str:
     return printable(f"{record.kind.value:<13}{_in_words(record)}")
 
@@ -389,7 +397,8 @@ def _line(record: Record) -> str:
 def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
     """Hold what the gateway sent against the rules of the conformance kit that events alone can show.
 
-    Exit status 1 where it broke a rule that is a MUST. Needs the extra conformance.
+    What a history does not tell is named, and not judged. Exit status 1 where the gateway broke a rule that is a MUST.
+    Needs the extra conformance.
 
     Args:
         file: The history file.
@@ -397,13 +406,16 @@ def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
     """
 
     async def command() -> int:
-        from agentao_trio.cli.history_judge import judge
+        from agentao_trio.cli.history_judge import judge, not_told
 
         runs: dict[int, list[Record]] = {}
         with open_history(file) as history:
             sid = None if call is None else _find(history, call).call_sid
-            for (number, _), record in history.positioned(call_sid=sid, kinds=(RecordKind.EVENT, RecordKind.SESSION)):
+            for number, record in history.with_runs(call_sid=sid, kinds=(RecordKind.EVENT,)):
                 runs.setdefault(number, []).append(record)
+            for number, record in history.with_runs(kinds=(RecordKind.SESSION,)):
+                if number in runs:
+                    bisect.insort(runs[number], record, key=lambda each: each.number)
         table, broken = new_table("Rule", "Verdict", "What"), False
         for records in runs.values():
             for each in judge(records):
@@ -414,6 +426,8 @@ def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
                 for found in each.judgement.findings[:5]:
                     add_row(table, "", "", f"{found.call_sid[:12]}: expected {found.expected}; seen {found.seen}")
         output.print(table)
+        for rule, why in {rule: why for records in runs.values() for rule, why in not_told(records).items()}.items():
+            output.print(f"{rule} is not judged: {why}", soft_wrap=True)
         return FAILURE if broken else 0
 
     return run(command)
@@ -431,7 +445,7 @@ def tail_command(
 
     Args:
         file: The history file.
-        call: Only this call's records.
+        call: Only records of the call with this sid, or with this beginning of one.
         json_lines: One JSON object per line.
     """
 
@@ -439,8 +453,9 @@ def tail_command(
         with open_history(file) as history:
             position = history.position()
             while True:
-                for reached, record in list(history.positioned(call_sid=call, after=position)):
-                    position = reached
+                for _, record in history.news(position):
+                    if call is not None and not record.call_sid.startswith(call):
+                        continue
                     if json_lines:
                         _print_lines([record.as_json()])
                     else:
@@ -486,7 +501,7 @@ def export_command(
             )
             if form == "parquet":
                 assert out is not None
-                write_parquet(rows, out)
+                write_parquet(rows, out, of_calls=what == "calls")
             elif out is None:
                 write(rows, form, sys.stdout)
             else:
@@ -516,7 +531,7 @@ def prune_command(
     async def command() -> int:
         if older_than is None and max_bytes is None:
             raise UsageError("nothing to prune by: give --older-than 30d, or --max-bytes 1000000000")
-        age = None if older_than is None else _seconds("--older-than", older_than)
+        age = None if older_than is None else seconds("--older-than", older_than)
         database = connect(file)
         try:
             gone = await trio.to_thread.run_sync(prune, database, Retention(max_age=age, max_bytes=max_bytes))

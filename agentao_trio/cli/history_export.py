@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args, get_type_hints
 
 import attrs
 
@@ -14,6 +15,11 @@ from agentao_trio.cli.running import UsageError
 from agentao_trio.summaries import CallSummary
 
 __all__ = ["write", "write_parquet"]
+
+#: Rows that are in memory at a time, and in one group of the file.
+ROWS_TOGETHER = 10_000
+#: The columns of records; ``raw`` is base64.
+_RECORD = {"number": int, "at": float, "call_sid": str, "kind": str, "data": str, "raw": str | None}
 
 
 def write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
@@ -27,13 +33,30 @@ def write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
             target.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
-    """As Parquet. Raises UsageError where the extra is missing."""
+def write_parquet(rows: Iterator[dict[str, Any]], path: Path, *, of_calls: bool) -> None:
+    """As Parquet, a batch of rows at a time. Raises UsageError where the extra is missing, or the file cannot be
+    written."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise UsageError("--format parquet needs the extra 'analysis': pip install 'agentao-trio[analysis]'") from None
+    types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    columns = get_type_hints(CallSummary) if of_calls else _RECORD
+    schema = pyarrow.schema([(name, types[_plain_type(of)]) for name, of in columns.items()])
+    try:
+        with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+            while batch := [_flat(row) for row in itertools.islice(rows, ROWS_TOGETHER)]:
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}; see --out") from None
+
+
+def _plain_type(of: Any) -> Any:
+    """The type of a field that may be None."""
+    return next((each for each in get_args(of) if each is not type(None)), of)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
     # What a record holds depends on its kind: it stays JSON text in its column.
-    flat = [{**row, "data": json.dumps(row["data"])} if "data" in row else row for row in rows]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
+    return {**row, "data": json.dumps(row["data"], ensure_ascii=False)} if "data" in row else row

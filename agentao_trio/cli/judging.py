@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 import secrets
 import tomllib
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from rich.text import Text
 from trio.testing import MockClock
 
 from agentao_trio.cli.conformance import ConformanceOptions
+from agentao_trio.cli.durations import rate, seconds
 from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, output, report_error, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.conformance import checks as checks
@@ -44,7 +44,6 @@ _LEVELS = {
     "should": frozenset({Level.MUST, Level.SHOULD}),
     "all": frozenset(Level),
 }
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def command(where: str, asked: ConformanceOptions) -> int:
@@ -139,18 +138,6 @@ def _is_private(host: str) -> bool:
         return host == "localhost" or host.endswith((".localhost", ".test", ".internal"))
 
 
-def _seconds(option: str, text: str) -> float:
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text):
-        return float(found[1]) * _UNITS[found[2]]
-    raise UsageError(f"{option}: {text!r} is no length of time; expected one like 90s or 10m")
-
-
-def _rate(text: str) -> float:
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)/([smh])", text):
-        return float(found[1]) / _UNITS[found[2]]
-    raise UsageError(f"--rate: {text!r} is no rate; expected one like 2/s or 30/m")
-
-
 # -- the run --------------------------------------------------------------------------------------------------------
 
 
@@ -159,10 +146,10 @@ def _judge(where: str, target: Target, profile: Profile | None, options: Options
     limits = (
         Limits(max_calls=0, rate=0.0, concurrency=0)
         if simulated
-        else Limits(max_calls=asked.max_calls, rate=_rate(asked.rate), concurrency=asked.concurrency)
+        else Limits(max_calls=asked.max_calls, rate=rate("--rate", asked.rate), concurrency=asked.concurrency)
     )
     # A wall clock's budget means nothing in virtual time, where a run takes seconds.
-    budget = None if simulated else _seconds("--budget", asked.budget)
+    budget = None if simulated else seconds("--budget", asked.budget)
     report: RunReport | None = None
     name = where or (f"quic://{profile.address[0]}:{profile.address[1]}" if profile is not None else "")
     unreachable = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from agentao_trio.cli.screen import Screen
 from agentao_trio.config import ClientConfig
 from agentao_trio.history import CallFilter, History, open_history
 from agentao_trio.hub import Hub
+from agentao_trio.records import Record
+from agentao_trio.replay import Together
 from agentao_trio.session import open_session
 from agentao_trio.transport import ClientTLS, parse_endpoint
 
@@ -121,14 +124,19 @@ def _gateway(source: str, options: LiveOptions) -> ClientConfig:
 
 
 async def _follow(history: History, hub: Hub) -> None:
-    """Hand on what was recorded lately, and from then on what is being recorded."""
+    """Hand on what was recorded lately, and from then on what is being recorded, by however many programs."""
+    together = Together()
+
+    def tell(records: Iterable[tuple[int, Record]]) -> None:
+        for number, record in records:
+            if (told := together.take(number, record)) is not None:
+                hub.relay(told)
+
     position = history.position()
     recent = CallFilter(since=hub.unix(trio.current_time()) - PAST)
-    past = await trio.to_thread.run_sync(lambda: list(history.records(which=recent)))
-    for record in past:
-        hub.relay(record)
+    past = await trio.to_thread.run_sync(lambda: list(history.with_runs(which=recent, by_time=True)))
+    # What was written in between is told once.
+    tell((run, record) for run, record in past if record.number <= position.get(run, 0))
     while True:
-        for reached, record in list(history.positioned(after=position)):
-            position = reached
-            hub.relay(record)
+        tell(history.news(position))
         await trio.sleep(TAIL_INTERVAL)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -23,7 +24,7 @@ from agentao_trio.history import CallFilter, open_history
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.redaction import Redaction
-from agentao_trio.replay import replay, replayed
+from agentao_trio.replay import Together, replay, replay_together, replayed
 from agentao_trio.store import MIGRATIONS, VERSION, Retention, StoreError, open_store
 from agentao_trio.summaries import CallSummary
 from tests.support.simulated import simulated
@@ -110,7 +111,28 @@ async def test_reading_goes_on_while_others_write(path: Path) -> None:
                 hub.publish(RecordKind.GAP, "call", packets=1)
                 position = history.position()
                 await store.flush()
-                assert [record.data for record in history.records(after=position)] == [{"packets": 1}]
+                assert [record.data for _, record in history.news(position)] == [{"packets": 1}]
+                assert history.news(position) == []
+
+
+async def test_whoever_follows_hears_of_every_program_that_writes(path: Path) -> None:
+    async with open_store(path) as store:
+        hubs = [Hub(), Hub()]
+        for hub in hubs:
+            store.attach(hub)
+        with open_history(path) as history:
+            position = history.position()
+            heard: list[int] = []
+            for number in range(6):
+                hubs[number % 2].publish(RecordKind.GAP, "call", packets=number)
+                await store.flush()
+                heard += [record.data["packets"] for _, record in history.news(position)]
+            assert heard == list(range(6)), "an older run's, too, when a younger one has written"
+            hubs[0].publish(RecordKind.GAP, "call", packets=6)
+            hubs[1].publish(RecordKind.GAP, "call", packets=7)
+            await store.flush()
+            assert [record.data["packets"] for _, record in history.news(position)] == [6, 7]
+            assert [record.data["packets"] for _, record in history.with_runs(by_time=True)] == list(range(8))
 
 
 # -- crashes ----------------------------------------------------------------------------------------------------------
@@ -154,9 +176,9 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(path: Path) -> N
         acknowledged.append(last)
     with open_history(path) as history:
         runs: dict[int, list[int]] = {}
-        for (run, number), record in history.positioned():
-            assert record.data["packets"] == number
-            runs.setdefault(run, []).append(number)
+        for run, record in history.with_runs():
+            assert record.data["packets"] == record.number
+            runs.setdefault(run, []).append(record.number)
         assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in runs.values())
         assert all(len(numbers) >= last for numbers, last in zip(runs.values(), acknowledged, strict=True))
         assert sum(call.records for call in history.calls()) == sum(map(len, runs.values()))
@@ -378,3 +400,42 @@ async def test_a_replay_needs_a_speed_that_moves(autojump_clock: MockClock) -> N
 def test_a_summary_is_plain_data() -> None:
     call = CallSummary(call_sid="c", began_at=1.0)
     assert CallSummary(**json.loads(json.dumps(attrs.asdict(call)))) == call
+
+
+def of(number: int, kind: RecordKind, call_sid: str, **data: Any) -> Record:
+    return Record(number=number, at=1000.0 + number, call_sid=call_sid, kind=kind, data=data)
+
+
+def test_several_workers_told_of_one_call_are_as_one() -> None:
+    began = {"phase": "began", "direction": "inbound"}
+    told = [
+        (1, of(1, RecordKind.CALL, "c", **began)),
+        (2, of(1, RecordKind.CALL, "c", **began)),
+        (2, of(2, RecordKind.CALL, "c", phase="over", how="released")),
+        (1, of(2, RecordKind.SPEECH, "c", speaker="user", active=True)),
+        (1, of(3, RecordKind.CALL, "c", phase="over", how="released")),
+        (3, of(1, RecordKind.CALL, "d", phase="over", how="released")),
+    ]
+    together = Together()
+    handed = [each for run, record in told if (each := together.take(run, record)) is not None]
+    assert [record.number for record in handed] == [1, 2, 3, 4, 5], "numbered anew"
+    assert [record.data.get("how") for record in handed] == [None, None, None, "released", "released"]
+
+
+async def test_a_replay_of_several_runs_is_one_story(path: Path, autojump_clock: MockClock) -> None:
+    async with open_store(path) as store:
+        hubs = [Hub(), Hub()]
+        for number, hub in enumerate(hubs):
+            store.attach(hub)
+            hub.publish(RecordKind.GAP, "call", packets=number)
+            await trio.sleep(1)
+        await store.flush()
+    seen: list[Record] = []
+    again = Hub()
+    again.attach(seen.append)
+    with open_history(path) as history:
+        began = trio.current_time()
+        report = await replay_together(history.with_runs(by_time=True), again, speed=2.0)
+    assert [(record.number, record.data["packets"]) for record in seen] == [(1, 0), (2, 1)]
+    assert (report.records, report.differences) == (2, ())
+    assert trio.current_time() - began == pytest.approx(0.5, abs=0.05)

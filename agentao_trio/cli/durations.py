@@ -1,0 +1,31 @@
+"""Lengths of time as they are typed: 90s, 15m, 2h, 7d."""
+
+from __future__ import annotations
+
+import re
+
+from agentao_trio.cli.running import UsageError
+
+__all__ = ["rate", "seconds", "typed_seconds"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def typed_seconds(text: str) -> float | None:
+    """The seconds of a length of time; None for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    return float(found[1]) * _UNITS[found[2]] if found is not None else None
+
+
+def seconds(option: str, text: str) -> float:
+    """The value of an option, in seconds. Raises UsageError for what is no length of time."""
+    if (found := typed_seconds(text)) is None:
+        raise UsageError(f"{option}: {text!r} is no length of time; expected one like 90s, 10m, 12h or 30d")
+    return found
+
+
+def rate(option: str, text: str) -> float:
+    """The value of an option, in times per second. Raises UsageError for what is no rate."""
+    if (found := re.fullmatch(r"(\d+(?:\.\d+)?)/([smhd])", text)) is None:
+        raise UsageError(f"{option}: {text!r} is no rate; expected one like 2/s or 30/m")
+    return float(found[1]) / _UNITS[found[2]]
