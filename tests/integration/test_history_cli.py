@@ -26,7 +26,7 @@ from agentao_trio.history import CallFilter, open_history
 from agentao_trio.hub import Hub
 from agentao_trio.live.feed import Feed
 from agentao_trio.messages import CallEvent, EventType
-from agentao_trio.records import RecordKind
+from agentao_trio.records import Record, RecordKind
 from agentao_trio.store import open_store
 from tests.support.simulated import simulated
 
@@ -264,7 +264,11 @@ async def test_the_live_page_follows_every_program_that_writes(tmp_path: Path) -
         second.publish(RecordKind.CALL, "new", **began)
         await store.flush()
         hub, feed = Hub(), Feed("epoch")
-        hub.attach(lambda record: None if feed.record(record) else None)
+
+        def read(record: Record) -> None:
+            feed.record(record)
+
+        hub.attach(read)
         with open_history(path) as history:
             nursery.start_soon(_follow, history, hub)
             first.publish(RecordKind.CALL, "shared", **began)
