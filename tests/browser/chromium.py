@@ -146,6 +146,10 @@ class Page:
                 await trio.sleep(0.05)
         raise AssertionError(f"not within {within:g} s: {expression}; errors {self.errors}")
 
+    async def drawn(self) -> None:
+        """Wait until all that was done so far has been drawn."""
+        await self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     async def text(self, selector: str) -> str:
         """What an element says."""
         return str(await self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
