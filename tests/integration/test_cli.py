@@ -237,7 +237,7 @@ def test_a_call_that_plays_and_records(call: Run, tmp_path: Path) -> None:
         with wave.open(str(tmp_path / "hello.wav"), "wb") as hello:
             hello.setparams(speech.getparams())
             hello.writeframes(speech.readframes(4000))
-    status, out, err = call("+15550100001", "--play", "hello.wav", "--record", "sub/reply.wav", "--tail", "0.3")
+    status, out, err = call("+15550100001", "--play", "hello.wav", "--record", "sub/reply.wav", "--tail", "2")
     assert (status, err) == (0, "")
     assert "answered; playing 0.5 s of audio" in out
     assert "ended: 16 Normal call clearing" in out
@@ -304,7 +304,10 @@ def test_a_signal_hangs_up_and_leaves_a_whole_recording(
         assert process.stdout is not None
         while "answered" not in process.stdout.readline():
             pass
-        time.sleep(0.3)
+        give_up = time.monotonic() + 120
+        while not record.stat().st_size:  # the file gets half a second of audio at a time
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == status
