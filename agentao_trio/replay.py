@@ -58,6 +58,9 @@ class Together:
         self._number = 0
         self._holders: dict[str, set[int]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Together, {self._number} records, {len(self._holders)} calls held>"
+
     def take(self, run: int, record: Record) -> Record | None:
         """The next record, in the order they happened; None for one that says nothing of the whole."""
         if record.kind is RecordKind.CALL and record.data.get("phase") == "began":

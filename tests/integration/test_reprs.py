@@ -52,6 +52,7 @@ from agentao_trio.realtime.protocol import SessionConfig
 from agentao_trio.realtime.script import Script
 from agentao_trio.realtime.session import open_realtime
 from agentao_trio.realtime.simulator import simulated
+from agentao_trio.replay import Together
 from agentao_trio.store import open_store
 from agentao_trio.supervise import Supervision
 from agentao_trio.testing import open_simulated_gateway
@@ -155,6 +156,7 @@ BY_HAND: list[tuple[Callable[[], object], str]] = [
     (Conversation, "<Conversation of 0 items, 0 responses in progress>"),
     (lambda: Journal(clock=lambda: 0.0), "<Journal, 0 events received, 0 sent, 0 entries held>"),
     (lambda: ModelAudio(Codec.PCMA), "<ModelAudio in PCMA, 0 ms waiting, silent>"),
+    (Together, "<Together, 0 records, 0 calls held>"),
     (Fold, "<Fold of epoch (none), 0 calls>"),
     (lambda: Authentication(None, "none"), "<Authentication of tenant (none), nothing to present>"),
     (lambda: CampaignPlan((), RetryPolicy()), "<CampaignPlan, 0 fresh, 0 calling, 0 waiting, 0 finished>"),
