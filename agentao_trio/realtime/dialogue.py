@@ -27,7 +27,7 @@ from agentao_trio.call import ActiveCall
 from agentao_trio.convert import Resampler
 from agentao_trio.errors import AgentaoError
 from agentao_trio.realtime import protocol
-from agentao_trio.realtime.playout import Cut, ModelAudio, Packet, PartKey, Played
+from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
 from agentao_trio.realtime.session import RealtimeSession
 from agentao_trio.realtime.speech import Speaker
 from agentao_trio.realtime.transcripts import Transcripts
@@ -257,8 +257,8 @@ class Dialogue:
 
     # -- what is said -----------------------------------------------------------------------------------------------
 
-    def _sent(self, packet: Packet, at: float, played: list[Played]) -> None:
-        for part, _ in packet.segments:
+    def _sent(self, stretch: Stretch, at: float, played: list[Played]) -> None:
+        for part, _ in stretch.segments:
             self.turns.sent(part, at)
             if part.item_id != self._speaking_item:
                 self._fall_silent()

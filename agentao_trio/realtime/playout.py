@@ -6,10 +6,11 @@ A model speaks several times faster than anybody listens, so that most of a repl
 it. To let the model forget what nobody heard, it has to be known how far each *part* of its speech (one content part
 of one item) had come. :class:`ModelAudio` keeps it as one queue of segments, each belonging to a part::
 
-    received ─▶ queue ─▶ packet taken, on its way to its slot ─▶ sent ─▶ heard, DOWNSTREAM_MS later, by estimate
+    received ─▶ queue ─▶ stretch taken, on its way to its slots ─▶ sent ─▶ heard, DOWNSTREAM_MS later, by estimate
 
-A packet is 20 ms in the call's codec and may hold the end of one part and the beginning of the next, so that nothing is
-heard between them. Only the end of all there is gets filled up with silence.
+What is taken is a *stretch* of whole packets, 20 ms each in the call's codec: to account for several at once costs as
+much as for one. A packet may hold the end of one part and the beginning of the next, so that nothing is heard between
+them. Only the end of all there is gets filled up with silence.
 
 An *utterance* begins when ``prebuffer_ms`` of audio have come, or all there will be. In the middle of it the model may
 fall behind; silence is then sent in its place (an *underrun*), and after ``STALL_MS`` the utterance is begun anew, with
@@ -21,6 +22,7 @@ end's buffers. It is an estimate: the protocol acknowledges no playout.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -28,14 +30,18 @@ import attrs
 
 from agentao_trio.audio import PACKET_MS, Codec
 
-__all__ = ["DOWNSTREAM_MS", "STALL_MS", "Cut", "ModelAudio", "Packet", "PartKey", "Played", "PlayoutStatistics"]
+__all__ = ["DOWNSTREAM_MS", "STALL_MS", "Cut", "ModelAudio", "PartKey", "Played", "PlayoutStatistics", "Stretch"]
 
 #: Milliseconds from a packet's slot to the far end's ear, by estimate.
 DOWNSTREAM_MS = 100
 #: Milliseconds without audio after which an utterance is begun anew.
 STALL_MS = 200
+#: Packets that are given one by one while the model may be late with more.
+ONE_BY_ONE = 2
 #: Responses whose late audio is recognised as such after they were cut, or had ended.
 _GONE_RESPONSES = 64
+#: A slot's deadline, computed from an absolute origin, may be a rounding error off.
+_ROUNDING = 1e-6
 
 
 @attrs.frozen
@@ -47,11 +53,30 @@ class PartKey:
 
 
 @attrs.frozen(kw_only=True)
-class Packet:
-    """20 ms for the call: ``data`` in its codec, and how many bytes of it belong to which part; the rest is silence."""
+class Stretch:
+    """Packets for the call: ``data`` in its codec, and how many bytes of it are of which part; the rest is silence."""
 
     data: bytes
     segments: tuple[tuple[PartKey, int], ...] = ()
+
+    def head(self, size: int) -> Stretch:
+        """The first ``size`` bytes."""
+        segments: list[tuple[PartKey, int]] = []
+        left = size
+        for key, length in self.segments:
+            if left > 0:
+                segments.append((key, min(length, left)))
+            left -= length
+        return Stretch(data=self.data[:size], segments=tuple(segments))
+
+    def behind(self, key: PartKey, start: int) -> int:
+        """Bytes of a part from ``start`` on."""
+        found = end = 0
+        for each, length in self.segments:
+            end += length
+            if each == key:
+                found += max(0, min(length, end - start))
+        return found
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +147,8 @@ class ModelAudio:
         self._queue: deque[tuple[_Part, bytes | memoryview]] = deque()
         self._waiting = 0  # bytes in the queue
         self._parts: dict[PartKey, _Part] = {}  # those with something still to come or to send
-        self._recent: deque[tuple[float, Packet]] = deque()  # sent within the last DOWNSTREAM_MS
+        # Sent within the last DOWNSTREAM_MS, with the time of the last packet of each.
+        self._recent: deque[tuple[float, Stretch]] = deque()
         self._gone: dict[str, bool] = {}  # responses of which nothing more is taken, and whether they were cut
         self._speaking = False
         self._silent_for = 0  # milliseconds, within an utterance
@@ -187,33 +213,45 @@ class ModelAudio:
         """Whether an utterance can begin: the prebuffer is full, or all there will be has come."""
         return bool(self._waiting) and (self._waiting >= self._prebuffer or not self._is_expecting())
 
-    def next_packet(self) -> Packet | None:
-        """The packet for the next slot; None at the end of the utterance, and as long as none can be begun."""
+    def next_stretch(self, most: int = 1, *, hurry: bool = True) -> Stretch | None:
+        """The packets for the next slots, at most ``most``; None at the end of the utterance, and before one can begin.
+
+        As long as more is expected, the last packets that wait are given one by one. Where the model is late, silence
+        takes the place of a packet; without ``hurry`` there is None, and it can be asked for again.
+        """
         if not self._speaking and not self.can_start():
             return None
         size = self._codec.packet_bytes
-        if self._waiting >= size or (self._waiting and not self._is_expecting()):
+        expecting = self._is_expecting()
+        if self._waiting >= size or (self._waiting and not expecting):
             self._speaking = True
             self._silent_for = 0
-            return self._take(min(size, self._waiting))
-        if not self._is_expecting() or self._silent_for >= STALL_MS:
+            if expecting:
+                return self._take(size * max(1, min(most, self._waiting // size - ONE_BY_ONE)))
+            return self._take(min(most * size, self._waiting))
+        if expecting and not hurry:
+            return None
+        if not expecting or self._silent_for >= STALL_MS:
             self._speaking = False
             self._silent_for = 0
             return None
         self._underruns += not self._silent_for
         self._silent_for += PACKET_MS
         self._silence_ms += PACKET_MS
-        return Packet(data=self._codec.silence)
+        return Stretch(data=self._codec.silence)
 
-    def sent(self, packet: Packet, at: float) -> list[Played]:
-        """``packet`` went out in the slot of ``at``, or lost its chance to. Returns the parts that are over with it."""
+    def sent(self, stretch: Stretch, at: float) -> list[Played]:
+        """``stretch`` went out, its last packet in the slot of ``at``; a packet may also have lost its chance to.
+
+        Returns the parts that are over with it.
+        """
         self._forget_heard(at)
-        self._recent.append((at, packet))
-        for key, size in packet.segments:
+        self._recent.append((at, stretch))
+        for key, size in stretch.segments:
             self._sent += size
             if (part := self._parts.get(key)) is not None:
                 part.sent += size
-        return self._over(key for key, _ in packet.segments)
+        return self._over(key for key, _ in stretch.segments)
 
     # -- barge-in ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +263,7 @@ class ModelAudio:
     def cut(self, now: float, *, responses: Iterable[str] = ()) -> list[Cut]:
         """Drop all that waits, and what comes late of the responses it belongs to, and of ``responses``.
 
-        Packets that were taken and not :meth:`sent` by now are taken to be dropped as well. Returns the parts that were
+        What was taken and not :meth:`sent` by now counts as dropped as well. Returns the parts that were
         not sent to their end, in the order in which they began.
         """
         cuts = [
@@ -275,22 +313,22 @@ class ModelAudio:
     def _is_expecting(self) -> bool:
         return any(not part.complete for part in self._parts.values())
 
-    def _take(self, size: int) -> Packet:
+    def _take(self, size: int) -> Stretch:
         chunks: list[bytes | memoryview] = []
-        segments: dict[PartKey, int] = {}
+        segments: list[tuple[PartKey, int]] = []
         self._waiting -= size
         missing = size
         while missing:
             part, data = self._queue.popleft()
             if len(data) > missing:
-                view = memoryview(data)  # a delta may hold seconds: what is left of it is not copied for each packet
+                view = memoryview(data)  # a delta may hold seconds: what is left of it is not copied every time
                 self._queue.appendleft((part, view[missing:]))
                 data = view[:missing]
             chunks.append(data)
-            segments[part.key] = segments.get(part.key, 0) + len(data)
+            segments.append((part.key, len(data)))
             missing -= len(data)
-        filling = self._codec.silence[: self._codec.packet_bytes - size]
-        return Packet(data=b"".join((*chunks, filling)), segments=tuple(segments.items()))
+        chunks.append(self._codec.silence[: -size % self._codec.packet_bytes])
+        return Stretch(data=b"".join(chunks), segments=tuple(segments))
 
     def _over(self, keys: Iterable[PartKey]) -> list[Played]:
         over = []
@@ -310,12 +348,14 @@ class ModelAudio:
 
     def _heard_ms(self, part: _Part, now: float) -> int:
         self._forget_heard(now)
-        on_the_way = sum(size for _, packet in self._recent for key, size in packet.segments if key == part.key)
+        on_the_way = 0
+        for at, stretch in self._recent:
+            packets = math.ceil((at - now + DOWNSTREAM_MS / 1000 - _ROUNDING) * 1000 / PACKET_MS)
+            on_the_way += stretch.behind(part.key, len(stretch.data) - packets * self._codec.packet_bytes)
         return min(self._whole_ms(max(0, part.sent - on_the_way)), int(part.received_ms))
 
     def _forget_heard(self, now: float) -> None:
-        # A slot's deadline, computed from an absolute origin, may be a rounding error off.
-        while self._recent and now - self._recent[0][0] >= DOWNSTREAM_MS / 1000 - 1e-6:
+        while self._recent and now - self._recent[0][0] >= DOWNSTREAM_MS / 1000 - _ROUNDING:
             self._recent.popleft()
 
     def _whole_ms(self, size: int) -> int:

@@ -3,12 +3,14 @@
 Theory of operation
 -------------------
 The gateway cannot be told to forget audio, and buffers what comes early, so that nothing may be sent before its time.
-The call's own writer sends one packet per slot of the session's packet clock. :class:`Speaker` keeps at most
-``PACKETS_AHEAD`` packets with it: the next is handed over when a mark behind an earlier one is passed. Thus the clock
-paces everything, with absolute deadlines, and 40 ms is all that there is to take back.
+The call sends one packet per slot of the session's packet clock, from a queue of its own that can be emptied at once.
+:class:`Speaker` keeps at most ``PACKETS_AHEAD`` packets there, and is woken by a mark behind each *stretch* of them. A
+stretch is a tenth of a second, because to be woken costs more than what there is to do then. Where a model is hardly
+faster than it is heard, the last packets go one by one: whether sound or silence follows is left open until then.
 
-:meth:`Speaker.interrupt` does that within one step of the task that calls it: no packet goes out after it. A packet
-that is being handed over in that moment is taken back by the task that does so, before the clock's next tick.
+:meth:`Speaker.interrupt` empties the queue within one step of the task that calls it: no packet goes out after it, and
+what was in the queue was not sent. A stretch that is being handed over in that moment is taken back by the task that
+does so, before the clock's next tick.
 """
 
 from __future__ import annotations
@@ -19,30 +21,34 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from agentao_trio.audio import PACKET_MS
 from agentao_trio.call import ActiveCall
 from agentao_trio.errors import CallEnded, CallStateError
 from agentao_trio.media import Mark
-from agentao_trio.realtime.playout import Cut, ModelAudio, Packet, Played
+from agentao_trio.realtime.playout import Cut, ModelAudio, Played, Stretch
 
 __all__ = ["PACKETS_AHEAD", "Speaker"]
 
-#: Packets of 20 ms that the call may have waiting for their slots.
-PACKETS_AHEAD = 2
+#: Packets of 20 ms that the call may have waiting for their slots, and how many are handed over at a time.
+PACKETS_AHEAD, PACKETS_AT_A_TIME = 10, 5
 
 
 class Speaker:
-    """Takes packets from ``audio`` and says them on ``call``.
+    """Takes what is to be said from ``audio`` and says it on ``call``.
 
-    ``sent`` is called for each packet that went out, with the parts of which that was the end.
+    ``sent`` is called for each stretch that went out, with the time of its last packet and the parts that ended in it.
     """
 
     def __init__(
-        self, call: ActiveCall, audio: ModelAudio, *, sent: Callable[[Packet, float, list[Played]], None]
+        self, call: ActiveCall, audio: ModelAudio, *, sent: Callable[[Stretch, float, list[Played]], None]
     ) -> None:
         self._call = call
+        self._packet_bytes = call.codec.packet_bytes
         self._audio = audio
         self._sent = sent
-        self._on_their_way: deque[tuple[Mark, Packet]] = deque()
+        self._on_their_way: deque[tuple[Mark, Stretch]] = deque()
+        self._handed_over: Stretch | None = None  # one that has no mark yet
+        self._ahead = 0  # packets on their way
         self._interruptions = 0
         self._changed = trio.lowlevel.ParkingLot()
         #: When the last packet went out, in seconds of trio's clock.
@@ -54,16 +60,20 @@ class Speaker:
         """Speak until cancelled, or until the call is over."""
         with contextlib.suppress(CallEnded):  # whoever waits for the end of the call learns of it
             while True:
-                packet = self._audio.next_packet()
-                if packet is not None:
-                    await self._hand_over(packet)
-                elif not self._on_their_way:
-                    await self._changed.park()
-                while self._on_their_way and (packet is None or len(self._on_their_way) >= PACKETS_AHEAD):
+                stretch = self._next_stretch()
+                if stretch is not None:
+                    await self._hand_over(stretch)
+                elif self._on_their_way:
                     await self._on_their_way[0][0].wait()
                     self._settle()
-                    if packet is None:
-                        break  # more may have come meanwhile
+                else:
+                    await self._changed.park()
+
+    def _next_stretch(self) -> Stretch | None:
+        if self._ahead > PACKETS_AHEAD - PACKETS_AT_A_TIME:
+            return None
+        # The first goes alone: when it went out is told exactly, and when the others did follows from it.
+        return self._audio.next_stretch(PACKETS_AT_A_TIME if self._ahead else 1, hurry=self._ahead <= 1)
 
     def wake(self) -> None:
         """More audio has come, or it is known that no more will."""
@@ -73,8 +83,10 @@ class Speaker:
         """Fall silent at once; see :meth:`ModelAudio.cut`. Never waits."""
         self._settle()
         self._interruptions += 1
+        self._settle_partly(self._ahead - self._clear(), now)
         self._on_their_way.clear()
-        self._clear()
+        self._handed_over = None
+        self._ahead = 0
         cuts = self._audio.cut(now, responses=responses)
         self._changed.unpark_all()
         return cuts
@@ -82,7 +94,7 @@ class Speaker:
     @property
     def is_silent(self) -> bool:
         """Whether all that has come has gone out."""
-        return not self._on_their_way and self._audio.is_silent
+        return not self._ahead and self._audio.is_silent
 
     async def wait_silent(self) -> None:
         """Wait until all that has come has gone out, or was interrupted."""
@@ -90,27 +102,50 @@ class Speaker:
         while not self.is_silent:
             await self._changed.park()
 
-    async def _hand_over(self, packet: Packet) -> None:
+    async def _hand_over(self, stretch: Stretch) -> None:
         before = self._interruptions
-        await self._call.send_audio(packet.data)
+        self._handed_over = stretch
+        self._ahead += self._packets(stretch)
+        await self._call.send_audio(stretch.data)
         if self._interruptions != before:
             self._clear()
             return
-        self._on_their_way.append((self._call.mark(), packet))
+        self._handed_over = None
+        self._on_their_way.append((self._call.mark(), stretch))
 
     def _settle(self) -> None:
-        """Account for what has gone out."""
+        """Account for the stretches of which all has gone out."""
         way = self._on_their_way
-        was_ahead = len(way) >= PACKETS_AHEAD
+        was_ahead = self._ahead > 1
         while way and way[0][0].passed is not None:
-            _, packet = way.popleft()
-            now = trio.current_time()
-            self.last_sent_at = now
-            self._sent(packet, now, self._audio.sent(packet, now))
-        if was_ahead and not way and not self._audio.is_silent:
+            self._went_out(way.popleft()[1], trio.current_time())
+        if was_ahead and not self._ahead and not self._audio.is_silent:
             self.ran_dry += 1
         self._changed.unpark_all()
 
-    def _clear(self) -> None:
+    def _settle_partly(self, packets: int, now: float) -> None:
+        """So many more packets have gone out of the stretches that are left, one in each slot."""
+        began = self.last_sent_at
+        left = [stretch for _, stretch in self._on_their_way]
+        if self._handed_over is not None:
+            left.append(self._handed_over)
+        gone = 0
+        for stretch in left:
+            count = min(packets - gone, self._packets(stretch))
+            if count <= 0:
+                return
+            gone += count
+            self._went_out(stretch.head(count * self._packet_bytes), min(now, began + gone * PACKET_MS / 1000))
+
+    def _went_out(self, stretch: Stretch, at: float) -> None:
+        self._ahead -= self._packets(stretch)
+        self.last_sent_at = at
+        self._sent(stretch, at, self._audio.sent(stretch, at))
+
+    def _packets(self, stretch: Stretch) -> int:
+        return len(stretch.data) // self._packet_bytes
+
+    def _clear(self) -> int:
         with contextlib.suppress(CallEnded, CallStateError):  # nothing is queued in a call that is over
-            self._call.clear_send_audio_buffer()
+            return self._call.clear_send_audio_buffer()
+        return 0

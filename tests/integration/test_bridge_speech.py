@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from agentao_trio import ActiveCall, Codec, open_session
-from agentao_trio.realtime.playout import Cut, ModelAudio, Packet, PartKey, Played
+from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
 from agentao_trio.realtime.speech import PACKETS_AHEAD, Speaker
 from agentao_trio.testing import SimulatedGateway
 from tests.support.bridged import NUMBER, Ear, said_by
@@ -41,7 +41,7 @@ async def talking(gateway: SimulatedGateway, **options: float) -> AsyncIterator[
         audio = ModelAudio(Codec.PCMU, **options)
         played: list[Played] = []
 
-        def sent(packet: Packet, at: float, over: list[Played]) -> None:
+        def sent(packet: Stretch, at: float, over: list[Played]) -> None:
             played.extend(over)
 
         talk = Talk(call, ear, audio, Speaker(call, audio, sent=sent), played)

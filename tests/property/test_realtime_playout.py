@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentao_trio.audio import PACKET_MS, Codec
-from agentao_trio.realtime.playout import DOWNSTREAM_MS, STALL_MS, ModelAudio, Packet, PartKey
+from agentao_trio.realtime.playout import DOWNSTREAM_MS, STALL_MS, ModelAudio, PartKey, Stretch
 
 PART = PartKey("item")
 BOUND_MS, PREBUFFER_MS = 400, 60
@@ -29,8 +29,10 @@ class Finish:
 
 
 @attrs.frozen
-class Slot:
-    """20 ms pass, in which a packet goes out if there is one."""
+class Slots:
+    """Packets go out, so many if there are, one every 20 ms; 20 ms pass where there is none."""
+
+    most: int
 
 
 @attrs.frozen
@@ -41,8 +43,8 @@ class CutOff:
 STEPS = st.lists(
     st.builds(Receive, st.integers(0, 2), st.integers(0, 1000))
     | st.builds(Finish, st.integers(0, 2))
-    | st.builds(Slot)
-    | st.builds(Slot)
+    | st.builds(Slots, st.integers(1, 6))
+    | st.builds(Slots, st.just(1))
     | st.builds(CutOff),
     max_size=60,
 )
@@ -66,13 +68,15 @@ class Naive:
             else:
                 self.overflow += 1
 
-    def send(self, packet: Packet, at: float) -> None:
-        filled = sum(size for _, size in packet.segments)
-        assert packet.data[filled:] == Codec.PCMU.silence[filled:]
-        for value in packet.data[:filled]:
+    def send(self, stretch: Stretch, at: float) -> None:
+        """The last packet of it goes out at ``at``."""
+        filled = sum(size for _, size in stretch.segments)
+        assert set(stretch.data[filled:]) <= {0xFF}
+        last = len(stretch.data) // PACKET - 1
+        for index, value in enumerate(stretch.data[:filled]):
             part, expected = self.waiting.popleft()
             assert value == expected, "what goes out is what came in, in its order"
-            self.sent.setdefault(part, []).append((at, value))
+            self.sent.setdefault(part, []).append((at - (last - index // PACKET) * 0.02, value))
 
     def heard(self, part: PartKey, now: float) -> int:
         old = [1 for at, _ in self.sent.get(part, []) if now - at >= DOWNSTREAM_MS / 1000 - 1e-9]
@@ -84,7 +88,7 @@ class Naive:
 
 
 @given(STEPS)
-def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finish | Slot | CutOff]) -> None:
+def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finish | Slots | CutOff]) -> None:
     audio, naive = ModelAudio(Codec.PCMU, prebuffer_ms=PREBUFFER_MS, bound_ms=BOUND_MS), Naive()
     slots = sent = cut = value = response = 0
     items = [0, 0, 0]  # a part that is done, or was cut, is followed by one of the next item
@@ -103,14 +107,15 @@ def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finis
                 for played in audio.finish(key):
                     assert len(naive.sent.get(key, [])) == len(naive.received[key])
                     naive.forget(played.part)
-            case Slot():
-                slots, now = slots + 1, (slots + 1) * 0.02
-                packet = audio.next_packet()
-                if packet is not None:
-                    assert len(packet.data) == PACKET
-                    naive.send(packet, now)
-                    sent += sum(size for _, size in packet.segments)
-                    for played in audio.sent(packet, now):
+            case Slots(most):
+                stretch = audio.next_stretch(most)
+                slots += len(stretch.data) // PACKET if stretch is not None else 1
+                now = slots * 0.02
+                if stretch is not None:
+                    assert len(stretch.data) in range(PACKET, most * PACKET + 1, PACKET)
+                    naive.send(stretch, now)
+                    sent += sum(size for _, size in stretch.segments)
+                    for played in audio.sent(stretch, now):
                         key = played.part
                         assert len(naive.sent.get(key, [])) == len(naive.received[key])
                         assert played.kept_ms == len(naive.received[key]) // PER_MS
@@ -140,6 +145,18 @@ def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finis
         assert statistics.cut_ms == cut // PER_MS
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 200)), min_size=1), st.integers(0, 100))
+def test_a_stretch_can_be_cut_anywhere(segments: list[tuple[str, int]], at: int) -> None:
+    runs = tuple((PartKey(name), size) for name, size in segments)
+    of = [key for key, size in runs for _ in range(size)]
+    stretch = Stretch(data=bytes(len(of)), segments=runs)
+    size = at * len(of) // 100
+    head = stretch.head(size)
+    assert len(head.data) == size
+    assert [key for key, length in head.segments for _ in range(length)] == of[:size]
+    assert stretch.behind(PartKey("a"), size) == of[size:].count(PartKey("a"))
+
+
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=20), st.integers(0, 120))
 def test_any_chunking_gives_the_packets_of_the_whole(sizes: list[int], prebuffer_ms: int) -> None:
     said = bytes(index % 251 for index in range(sum(sizes)))
@@ -149,7 +166,7 @@ def test_any_chunking_gives_the_packets_of_the_whole(sizes: list[int], prebuffer
         start += size
     audio.finish(PART)
     packets = []
-    while (packet := audio.next_packet()) is not None:
+    while (packet := audio.next_stretch()) is not None:
         packets.append(packet)
         over = audio.sent(packet, len(packets) * 0.02)
         assert bool(over) == (len(packets) * PACKET >= len(said))
@@ -169,7 +186,7 @@ def test_a_stall_is_filled_with_silence_and_no_more_than_that(chunks: list[int],
     for size in chunks:
         audio.receive(PART, "response", bytes(size), size / PER_MS)
         waiting = audio.statistics().waiting_ms
-        packet = audio.next_packet()
+        packet = audio.next_stretch()
         if packet is None:
             assert not speaking or silent_for >= STALL_MS
             assert speaking or waiting < max(prebuffer_ms, PACKET_MS) + 1
