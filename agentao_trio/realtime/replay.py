@@ -17,15 +17,20 @@ from agentao_trio.realtime.protocol import (
     ClientEvent,
     ConversationItemAdded,
     ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemDeleted,
     ConversationItemDone,
     ErrorEvent,
     Item,
     ServerEvent,
 )
 
-__all__ = ["Replay", "replayable"]
+__all__ = ["Replay", "Unconfirmed", "replayable"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.realtime")
+
+#: Creations and deletions kept for a next connection, where a server confirms none.
+MOST_UNCONFIRMED = 256
 
 
 class Replay:
@@ -70,6 +75,44 @@ class Replay:
                 self._counts["items_replayed"] += 1
                 return True
         return event.item.id in self._told
+
+
+class Unconfirmed:
+    """Creations and deletions of items that the server has not confirmed: a next connection is told of them again."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, ConversationItemCreate | ConversationItemDelete] = {}
+
+    def __repr__(self) -> str:
+        return f"<Unconfirmed {len(self._events)}>"
+
+    @property
+    def events(self) -> list[ClientEvent]:
+        """What to send once more, in order."""
+        return list(self._events.values())
+
+    def sent(self, event_id: str, event: ClientEvent) -> None:
+        """An event of the client is on its way. Of very many that nothing answers the oldest are forgotten."""
+        if isinstance(event, ConversationItemCreate | ConversationItemDelete):
+            self._events[event_id] = event
+            if len(self._events) > MOST_UNCONFIRMED:
+                del self._events[next(iter(self._events))]
+
+    def heard(self, event: ServerEvent) -> None:
+        """An event of the server: it may confirm or refuse one."""
+        match event:
+            case ConversationItemAdded(item=item):
+                self._confirm(ConversationItemCreate, item.id)
+            case ConversationItemDeleted(item_id=item_id):
+                self._confirm(ConversationItemDelete, item_id)
+            case ErrorEvent(error=error):
+                self._events.pop(error.event_id or "", None)
+
+    def _confirm(self, kind: type[ClientEvent], item_id: str | None) -> None:
+        for event_id, event in tuple(self._events.items()):
+            named = event.item.id if isinstance(event, ConversationItemCreate) else event.item_id
+            if isinstance(event, kind) and named == item_id:
+                del self._events[event_id]
 
 
 def replayable(conversation: Conversation) -> list[Item]:

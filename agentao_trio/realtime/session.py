@@ -22,7 +22,6 @@ in virtual time, and a clock that is set does not disturb it.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
 import random
@@ -33,7 +32,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-import msgspec
 import trio
 
 from agentao_trio.broadcast import Subscription as Queue
@@ -59,7 +57,6 @@ from agentao_trio.realtime.protocol import (
     ConversationItemAdded,
     ConversationItemCreate,
     ConversationItemDelete,
-    ConversationItemDeleted,
     ConversationItemTruncate,
     ErrorEvent,
     InputAudioBufferSpeechStarted,
@@ -81,9 +78,10 @@ from agentao_trio.realtime.protocol import (
     decode_server_event,
     encode_client_event,
 )
-from agentao_trio.realtime.replay import Replay
+from agentao_trio.realtime.replay import Replay, Unconfirmed
 from agentao_trio.realtime.router import Errors, Handler, Router, Selector, Subscription
 from agentao_trio.realtime.session_statistics import RealtimeState, RealtimeStatistics
+from agentao_trio.realtime.writing import APPEND, WRITE_SECONDS, Pen, append_message
 from agentao_trio.services import leaving_bare, service_nursery, task_nursery
 
 __all__ = ["RealtimeSession", "RealtimeState", "RealtimeStatistics", "open_realtime"]
@@ -96,15 +94,11 @@ AnyEvent = TypeVar("AnyEvent", bound=ServerEvent)
 GREETING_SECONDS = 15.0
 #: Seconds that leaving a session may take, for what is queued and for the closing handshake.
 CLOSE_SECONDS = 2.0
-#: Seconds that one message may take to be written; after that the connection is given up.
-WRITE_SECONDS = 5.0
 #: Milliseconds of caller audio that may wait to be sent.
 UPLINK_MS = 1000
 #: Seconds before the end of a connection's time from which it is renewed between turns, and from which it is anyway.
 RENEW_BEFORE = 120.0
 RENEW_AT_LAST = 5.0
-#: Creations and deletions kept for a next connection, where a server confirms none.
-MOST_UNCONFIRMED = 256
 #: Attempts to connect in a row, the pause that the first ones are apart at most, and the longest one, in seconds.
 MOST_ATTEMPTS = 6
 FIRST_PAUSE = 0.5
@@ -157,14 +151,14 @@ class RealtimeSession:
             bytes_per_ms=self._bytes_per_ms(), bound_ms=uplink_ms, append_ms=append_ms
         )
         self._asking = Asking(services, self.send, self._counts, jitter=jitter)
-        #: Creations and deletions of items that the server has not confirmed, by client event id.
-        self._unconfirmed: dict[str, ClientEvent] = {}
+        self._unconfirmed = Unconfirmed()
         self._replay = Replay(self._counts)
         self._caller_speaks = False
         self._serial = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._on_reconnecting: list[Callable[[str], object]] = []
         self._on_renewed: list[Callable[[str], object]] = []
+        self._writing = ("", b"")  # the message that is being written, as the journal keeps it
         self._clock_offset = time.time() - trio.current_time()
         self._opened = trio.Event()
         self._leaving = trio.Event()
@@ -202,10 +196,7 @@ class RealtimeSession:
             event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
         event_id = str(event.event_id)
         self._outbox.add(event)
-        if isinstance(event, ConversationItemCreate | ConversationItemDelete):
-            self._unconfirmed[event_id] = event
-            if len(self._unconfirmed) > MOST_UNCONFIRMED:
-                del self._unconfirmed[next(iter(self._unconfirmed))]
+        self._unconfirmed.sent(event_id, event)
         return event_id
 
     async def request(self, event: ClientEvent) -> ServerEvent:
@@ -361,7 +352,7 @@ class RealtimeSession:
                     await self._greet(transport)
                     stack.push_async_exit(trying.pop_all())
                     return transport
-            except (ConnectError, ConnectionLost, trio.TooSlowError) as error:
+            except (ConnectError, ConnectionLost) as error:
                 self._counts["failed_attempts"] += 1
                 final = isinstance(error, ConnectError) and error.refused
                 final |= isinstance(error, ConnectionLost) and error.code not in RECOVERABLE_CLOSE_CODES
@@ -395,7 +386,7 @@ class RealtimeSession:
     async def _tell_again(self, transport: MessageTransport) -> None:
         """Put the conversation so far into a new connection, and then what no connection has confirmed."""
         events = self._replay.begin(self.conversation, self._new_id) if self._counts["connections"] else []
-        events += self._unconfirmed.values()
+        events += self._unconfirmed.events
 
         async def put() -> None:
             for event in events:
@@ -409,6 +400,7 @@ class RealtimeSession:
     async def _converse(self, transport: MessageTransport) -> ConnectionLost | str:
         """Read and write until the connection is lost, or it is time for another: why."""
         endings: list[ConnectionLost | str] = []
+        pen = Pen(transport)
         async with task_nursery() as nursery:
 
             async def read() -> None:
@@ -421,15 +413,12 @@ class RealtimeSession:
                     self._take(data)
 
             async def write() -> None:
-                while True:
-                    entry = await self._outbox.take()
-                    try:
-                        await self._write(transport, entry)
-                    except ConnectionLost:
-                        return  # the reader is told why, when it has read what came before
-                    except trio.TooSlowError:
-                        end(lost(1006, f"the server took nothing for {WRITE_SECONDS:g} s"))
-                        return
+                with contextlib.suppress(ConnectionLost):  # the reader is told why, when it has read what came before
+                    await pen.run(self._next_message, self._written)
+
+            async def watch() -> None:
+                await pen.watch()
+                end(lost(1006, f"the server took nothing for {WRITE_SECONDS:g} s"))
 
             async def leave() -> None:
                 await self._leaving.wait()
@@ -443,7 +432,7 @@ class RealtimeSession:
                 over.set()
 
             over = trio.Event()
-            for task in (read, write, leave, renew):
+            for task in (read, write, watch, leave, renew):
                 nursery.start_soon(task, name=f"realtime {task.__name__}")
             await over.wait()
         return endings[0]
@@ -458,18 +447,24 @@ class RealtimeSession:
                 await self._changed.park()
         return "its time was nearly over"
 
-    async def _write(self, transport: MessageTransport, entry: ClientEvent | Audio) -> None:
+    async def _next_message(self) -> bytes:
+        entry = await self._outbox.take()
         if isinstance(entry, Audio):
+            self._writing = ("input_audio_buffer.append", APPEND)
             self._counts["audio_sent_ms"] += len(entry.data) // self._bytes_per_ms()
-            message = {"type": "input_audio_buffer.append", "audio": base64.b64encode(entry.data).decode()}
-            data = msgspec.json.encode(message)
-        else:
-            data = encode_client_event(entry, profile=self._profile)
-        with trio.fail_after(WRITE_SECONDS) as scope:
-            scope.shield = True
-            await transport.send(data)
+            return append_message(entry.data)
+        self._writing = (entry.TYPE, encode_client_event(entry, profile=self._profile))
+        return self._writing[1]
+
+    def _written(self) -> None:
         self._counts["events_sent"] += 1
-        self.journal.sent("input_audio_buffer.append" if isinstance(entry, Audio) else entry.TYPE, data)
+        self.journal.sent(*self._writing)
+
+    async def _write(self, transport: MessageTransport, event: ClientEvent) -> None:
+        """For greetings: when one is cancelled, its connection is given up."""
+        self._writing = (event.TYPE, encode_client_event(event, profile=self._profile))
+        await transport.send(self._writing[1])
+        self._written()
 
     # -- what the server says ---------------------------------------------------------------------------------------
 
@@ -488,10 +483,6 @@ class RealtimeSession:
             return event
         self.conversation.apply(received)
         match event:
-            case ConversationItemAdded():
-                self._confirm(ConversationItemCreate, event.item.id)
-            case ConversationItemDeleted():
-                self._confirm(ConversationItemDelete, event.item_id)
             case InputAudioBufferSpeechStarted():
                 self._caller_speaks = True
                 self._asking.caller_speaks()
@@ -499,7 +490,7 @@ class RealtimeSession:
                 self._caller_speaks = False
             case ErrorEvent():
                 self._counts["errors"] += 1
-                self._unconfirmed.pop(event.error.event_id or "", None)
+        self._unconfirmed.heard(event)
         self._asking.heard(event)
         self._router.route(event)
         self._changed.unpark_all()
@@ -511,12 +502,6 @@ class RealtimeSession:
         for response in self.conversation.active_responses:
             end = ResponseDone(response=attrs.evolve(response, status="incomplete"))
             self.conversation.apply(Received(event=end, wire_type=end.TYPE, raw=b""))
-
-    def _confirm(self, kind: type[ClientEvent], item_id: str | None) -> None:
-        for event_id, event in tuple(self._unconfirmed.items()):
-            named = event.item.id if isinstance(event, ConversationItemCreate) else getattr(event, "item_id", None)
-            if isinstance(event, kind) and named == item_id:
-                del self._unconfirmed[event_id]
 
     def _configured(self, wanted: SessionConfig, answer: SessionUpdated) -> None:
         self.config = taken(wanted, answer)
@@ -562,7 +547,7 @@ async def open_realtime(
     """Open a session with the model at ``url``: configured when the block begins, closed when it ends or is cancelled.
 
     ``headers`` are for servers that want others than ``Authorization``; ``connect`` takes the place of the WebSocket.
-    ``append_ms`` of audio are sent at a time (20 or 40), ``renew_before`` seconds before its time is over a connection
+    ``append_ms`` of audio are sent at a time (20 to 60), ``renew_before`` seconds before its time is over a connection
     is replaced, ``jitter`` gives fractions of pauses, and ``journal_bytes`` of messages are kept in the journal.
 
     Raises ValueError for a URL that is none, or a key that would travel in the clear, :class:`AuthenticationError`

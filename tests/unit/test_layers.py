@@ -242,6 +242,7 @@ LAYERS = {
         "errors", "broadcast", "handlers", "realtime.names", "realtime.server_events", theirs="trio attrs"
     ),
     "realtime.outbox": waits(),
+    "realtime.writing": waits("realtime.connection"),
     "realtime.replay": pure("realtime.conversation", "realtime.protocol", theirs=""),
     "realtime.asking": waits("errors", "realtime", "realtime.protocol", "realtime.failures"),
     "realtime.echo": pure("errors", "realtime.protocol", theirs=""),
@@ -249,7 +250,7 @@ LAYERS = {
     "realtime.session": waits(
         *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
         *("realtime.router", "realtime.outbox", "realtime.replay", "realtime.asking"),
-        *("realtime.session_statistics", "realtime.echo", "realtime.failures", "realtime.journal"),
+        *("realtime.session_statistics", "realtime.echo", "realtime.failures", "realtime.journal", "realtime.writing"),
         theirs="trio attrs msgspec",
     ),
     **{

@@ -24,7 +24,7 @@ def drain(outbox: Outbox[str], append_ms: int = 20) -> list[str | bytes]:
 
 
 def test_audio_is_cut_into_pieces_and_a_control_event_comes_behind_all_of_it() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=200)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=200, append_ms=20)
     outbox.add_audio(b"a" * (PIECE + 10))
     outbox.add("commit")
     outbox.add_audio(b"b" * PIECE)
@@ -32,7 +32,7 @@ def test_audio_is_cut_into_pieces_and_a_control_event_comes_behind_all_of_it() -
 
 
 def test_the_oldest_audio_is_dropped_and_counted_wherever_it_stands() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40, append_ms=20)
     outbox.add("first")
     for letter in b"abcd":
         outbox.add_audio(bytes([letter]) * PIECE)
@@ -55,7 +55,7 @@ def test_nothing_but_the_oldest_audio_is_ever_lost(entries: list[int | str], app
 
 
 async def test_control_events_are_bounded_and_a_task_can_wait_for_room() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40, append_ms=20)
     for number in range(CONTROL_BOUND):
         outbox.add(str(number))
     with pytest.raises(trio.WouldBlock):
@@ -70,7 +70,7 @@ async def test_control_events_are_bounded_and_a_task_can_wait_for_room() -> None
 
 
 async def test_taking_can_be_cancelled_and_loses_nothing() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=40, append_ms=20)
     outbox.add("kept")
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -80,7 +80,7 @@ async def test_taking_can_be_cancelled_and_loses_nothing() -> None:
 
 
 def test_a_lost_connection_takes_everything_with_it_and_a_planned_end_leaves_the_audio() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=100)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=100, append_ms=20)
     outbox.add_audio(b"a" * PIECE)
     outbox.add("told to the old one")
     outbox.drop_controls()
@@ -90,7 +90,7 @@ def test_a_lost_connection_takes_everything_with_it_and_a_planned_end_leaves_the
 
 
 def test_another_format_has_other_pieces() -> None:
-    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=100)
+    outbox: Outbox[str] = Outbox(bytes_per_ms=8, bound_ms=100, append_ms=20)
     outbox.add_audio(b"a" * 10)
     outbox.use(48)
     outbox.add_audio(b"b" * 20 * 48)
