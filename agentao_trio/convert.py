@@ -174,11 +174,20 @@ class FrameConverter:
                 f"audio in the codec {frame.codec!r} cannot be converted; known are {', '.join(Codec)}",
                 reason="unknown_codec",
             )
+        wanted = self._wanted
+        is_wanted = wanted is None or (wanted.codec is codec and wanted.rate == codec.clock_rate)
+        is_named_so = wanted is None or frame.codec == wanted.codec.value
+        if (
+            is_wanted
+            and is_named_so
+            and frame.payload
+            and not (self._fill_gaps or self._resampler or self._lost_before)
+        ):
+            return frame  # as nearly always
         payload = frame.payload
         if self._fill_gaps:
             payload = codec.silence * min(frame.lost_before, LONGEST_GAP) + payload
-        wanted = self._wanted
-        if wanted is not None and (wanted.codec is not codec or wanted.rate != codec.clock_rate):
+        if wanted is not None and not is_wanted:
             payload = self._through(payload, codec, wanted, last=frame.end_of_stream)
         else:
             payload = self._rest() + payload
