@@ -92,7 +92,7 @@ class Journal:
         self._clock = clock
         self._began = clock()
         self._most_bytes = most_bytes
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[tuple[float, Direction, str, bytes]] = deque()  # made into entries when they are read
         self._types: Counter[str] = Counter()
         self._held = self._dropped = self._received = self._sent = 0
         self._speech_stopped: float | None = None
@@ -105,7 +105,10 @@ class Journal:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What is kept, the oldest first."""
-        return tuple(self._entries)
+        return tuple(
+            Entry(at=at, direction=direction, type=wire_type, raw=raw)
+            for at, direction, wire_type, raw in self._entries
+        )
 
     def received(self, received: Received) -> None:
         """Note an event of the server."""
@@ -136,7 +139,7 @@ class Journal:
     def export(self, redact: Callable[[Entry], Entry | None] | None = None) -> Iterator[str]:
         """The log as JSON lines, each without its newline. ``redact`` may change an entry, or leave it out."""
         yield json.dumps({"journal": "agentao-trio realtime", "version": VERSION, "dropped": self._dropped})
-        for entry in self._entries:
+        for entry in self.entries:
             shown = entry if redact is None else redact(entry)
             if shown is not None:
                 told = {"at": round(shown.at, 6), "direction": shown.direction, "type": shown.type}
@@ -145,11 +148,11 @@ class Journal:
     def _note(self, at: float, direction: Direction, wire_type: str, raw: bytes) -> None:
         name = ga_name(wire_type)
         self._types[name if name in self._types or len(self._types) < _MOST_TYPES else _OTHERS] += 1
-        entry = Entry(at=at, direction=direction, type=wire_type, raw=_silent(name, raw))
-        self._entries.append(entry)
-        self._held += len(entry.raw) + _OVERHEAD
+        kept = _silent(name, raw)
+        self._entries.append((at, direction, wire_type, kept))
+        self._held += len(kept) + _OVERHEAD
         while self._held > self._most_bytes:
-            self._held -= len(self._entries.popleft().raw) + _OVERHEAD
+            self._held -= len(self._entries.popleft()[3]) + _OVERHEAD
             self._dropped += 1
 
     def _time(self, received: Received, at: float) -> None:
