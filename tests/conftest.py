@@ -1,6 +1,6 @@
 """What holds for every test: nothing depends on the day, on how fast a machine is, or on what else it has to do.
 
-``--hypothesis-profile=search`` has other examples and another order of tasks every time, and remembers the examples that
+``--hypothesis-profile=search`` has other examples and another order of tasks every time, and remembers examples that
 failed.
 """
 
