@@ -6,6 +6,7 @@ failed.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -16,6 +17,10 @@ import pytest
 import trio
 from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
+
+#: What a shell or a CI service may say of terminals and colours; tests say themselves what they want of them.
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHON_COLORS"):
+    os.environ.pop(name, None)
 
 # No example is judged by the clock.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
