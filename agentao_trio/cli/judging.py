@@ -28,6 +28,7 @@ from agentao_trio.conformance import report as reports
 from agentao_trio.conformance.limits import Limits
 from agentao_trio.conformance.profile import Profile, ProfileError, load_profile
 from agentao_trio.conformance.programmes import PROGRAMMES
+from agentao_trio.conformance.rehearsal import rehearse
 from agentao_trio.conformance.requirements import REQUIREMENTS, Level, Requirement
 from agentao_trio.conformance.runner import Options, Progress, RunReport, Target, Verdict, chosen
 from agentao_trio.conformance.runner import run as judge
@@ -77,6 +78,7 @@ def _options(where: str, asked: ConformanceOptions) -> Options:
         side_by_side=asked.concurrency,
         repeat=asked.repeat,
         examples=asked.examples or (4 if simulated else 5),
+        rehearse=None if simulated else rehearse,
         waivers=_waivers(asked.waive),
     )
     if asked.replay is not None:
@@ -208,6 +210,7 @@ def _write(report: RunReport, asked: ConformanceOptions) -> None:
             if result.findings:
                 again = json.dumps(reports.replay_file(result, report), ensure_ascii=False)
                 files[asked.out / f"{result.requirement.id}.json"] = again + "\n"
+                files[asked.out / f"{result.requirement.id}.trace.jsonl"] = reports.trace_file(result)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
 

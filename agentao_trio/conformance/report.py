@@ -25,7 +25,7 @@ from agentao_trio.legible import legible
 from agentao_trio.messages import AudioFrame, CallEvent, EventType, MethodId
 from agentao_trio.records import plain
 
-__all__ = ["as_html", "as_json", "as_junit", "as_table", "replay_file", "told"]
+__all__ = ["as_html", "as_json", "as_junit", "as_table", "replay_file", "told", "trace_file"]
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -169,15 +169,22 @@ def _clean(text: str) -> str:
 
 
 def replay_file(result: Result, report: RunReport) -> dict[str, Any]:
-    """All that it takes to run a failing check again, and what was seen: the file for ``--replay``."""
+    """All that it takes to run a failing check again, and what was found: the file for ``--replay``."""
     return {
         "format": 1,
         "check": result.requirement.id,
         "seed": report.seed,
         "example": plain(result.example),
         "findings": [plain(finding) for finding in result.findings],
-        "traces": [[line.as_json() for line in attempt.trace] for attempt in result.attempts if attempt.failed][:3],
     }
+
+
+def trace_file(result: Result) -> str:
+    """The trace of a failing check's last attempt, which its findings are about: a line of JSON per observation, as
+    :meth:`Observation.from_json` takes it."""
+    failed = next((each for each in reversed(result.attempts) if each.failed), None)
+    lines = failed.trace if failed is not None else ()
+    return "".join(json.dumps(line.as_json(), ensure_ascii=False) + "\n" for line in lines)
 
 
 # -- HTML -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ client ids of its own, so that none hears of another's calls. A check that seems
 *fail* takes the same rule broken in two of three runs. What is never reproduced is *inconclusive*, as is a check whose
 precondition did not come about.
 
-Properties draw examples with Hypothesis, in a thread that hands each one to the loop; a failing one is shrunk there.
+Properties draw examples with Hypothesis, in a thread that hands each one to the loop; a failing one is shrunk there,
+unless a short one that :attr:`Options.rehearse` knows breaks the rule as well.
 What was drawn is plain JSON, and with the seed it is all that it takes to run the same programme again.
 
 The runner emits what happens (:class:`Progress`) and knows nothing of reports.
@@ -79,6 +80,8 @@ class Options:
     #: Examples of a property, and runs that shrinking a failing one may take.
     examples: int = 10
     shrinks: int = 40
+    #: From a check and a seed to short examples that might break its rule, to be tried before shrinking. In a thread.
+    rehearse: Callable[[str, int], Sequence[Any]] | None = None
     #: Run properties with this example alone, as a replay file has it.
     example: Any = None
     #: Rule id to the reason for which its failure is waived.
@@ -368,6 +371,10 @@ class _Run:
                 return
             attempt = trio.from_thread.run(self._attempt, check, programme, seed, example)
             attempts.append(attempt)
+            if attempt.failed and not failed_before:
+                attempts.extend(trio.from_thread.run(self._rehearsed, check, programme, seed, example))
+                # What is short enough already is not made any shorter here.
+                shrinks = self._options.shrinks if attempts[-1].example is not example else 0
             assert not attempt.failed
 
         def draw() -> None:
@@ -382,6 +389,19 @@ class _Run:
         shortest = min(failed, key=lambda each: len(repr(each.example)))
         again = await self._attempts(check, programme, seed, shortest.example)
         return [shortest, *again], shortest.example
+
+    async def _rehearsed(self, check: Requirement, programme: Programme, seed: int, longer: Any) -> list[Attempt]:
+        """Attempts with what breaks the rule elsewhere and is not longer, up to the first that breaks it here, which is
+        the last of them; none where none does."""
+        rehearse = self._options.rehearse
+        if rehearse is None:
+            return []
+        for example in await trio.to_thread.run_sync(rehearse, check.id, seed, abandon_on_cancel=True):
+            if len(repr(example)) <= len(repr(longer)):
+                attempt = await self._attempt(check, programme, seed, example)
+                if attempt.failed:
+                    return [attempt]
+        return []
 
     async def _attempt(self, check: Requirement, programme: Programme, seed: int, example: Any = None) -> Attempt:
         kit = self._kit(check.id.lower(), self._place(programme), seed)

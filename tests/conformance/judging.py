@@ -12,6 +12,7 @@ from agentao_trio.conformance import checks as checks
 from agentao_trio.conformance.limits import Limits
 from agentao_trio.conformance.runner import Options, RunReport, Verdict, run
 from agentao_trio.conformance.targets import SimulatedTarget
+from agentao_trio.gateway import GatewaySettings
 
 __all__ = ["BAD", "bad", "judged"]
 
@@ -20,13 +21,19 @@ BAD = (Verdict.FAIL, Verdict.WARN)
 
 
 def judged(
-    *only: str, faults: tuple[str, ...] = (), seed: int = 1, loss: float = 0.0, preflight: bool = False, **options: Any
+    *only: str,
+    faults: tuple[str, ...] = (),
+    seed: int = 1,
+    loss: float = 0.0,
+    preflight: bool = False,
+    settings: GatewaySettings | None = None,
+    **options: Any,
 ) -> RunReport:
-    """The verdicts of these checks, or of all of them, about a gateway with these faults."""
+    """The verdicts of these checks, or of all of them, about a gateway with these faults, or otherwise unusual."""
     chosen = Options(
         only=frozenset(only), hostile=True, allow_dial=True, seed=seed, **{"slow": bool(only), "examples": 6, **options}
     )
-    target = SimulatedTarget(faults=faults, seed=seed, loss=loss)
+    target = SimulatedTarget(settings=settings or GatewaySettings(), faults=faults, seed=seed, loss=loss)
     limits = Limits(max_calls=0, rate=0.0, concurrency=0)
     main = functools.partial(run, target, chosen, name="simulated", limits=limits, preflight=preflight)
     return trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -1,4 +1,4 @@
-"""The client takes whatever is legal: whole calls against a gateway that does everything in unusual ways."""
+"""Whatever is legal is taken, by the client and by the judge: a gateway that does everything in unusual ways."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio.gateway import GatewaySettings
+from tests.conformance.judging import BAD, judged
 from tests.support.simulated import simulated
 
 ECHO, BUSY = "+15550100001", "+15550100017"
@@ -34,3 +35,13 @@ async def test_calls_live_and_end_at_an_unusual_gateway(seed: int, reply: str, a
             for number in (ECHO, BUSY, ECHO):
                 nursery.start_soon(one, number)
     assert sorted(causes) == sorted((number, CAUSES[number]) for number in (ECHO, ECHO, BUSY))
+
+
+@pytest.mark.parametrize(("seed", "reply"), [(2, "framed"), (3, "framed"), (5, "bare")])
+def test_no_must_is_broken_by_an_unusual_gateway(seed: int, reply: str) -> None:
+    settings = GatewaySettings(fuzz=seed, reply=reply)  # type: ignore[arg-type]
+    report = judged(
+        "EVT", "SUB", "RPC", "ERR", "ROB-02", "ROB-04", seed=seed, settings=settings, examples=2, slow=False
+    )
+    # It takes its time with replies, which it only should not.
+    assert {result.requirement.id for result in report.results if result.verdict in BAD} <= {"RPC-08"}

@@ -8,8 +8,8 @@ import trio
 
 from agentao_trio.callstate import CallOrder, OrderState, Verdict
 from agentao_trio.conformance import strategies
-from agentao_trio.conformance.kit import Kit, Link
-from agentao_trio.conformance.programmes import Unsupported, programme
+from agentao_trio.conformance.kit import PATIENCE, Kit, Link
+from agentao_trio.conformance.programmes import Inconclusive, Unsupported, programme
 from agentao_trio.conformance.requirements import Judgement, Level, requirement
 from agentao_trio.conformance.trace import Seen, Trace
 from agentao_trio.messages import CallEvent, DialplanAction, EventType
@@ -22,6 +22,8 @@ HOLD, RESUME = EventType.CHANNEL_HOLD, EventType.CHANNEL_RESUME
 
 #: Seconds of difference that a gateway's clock and ours may have about the length of a call.
 SLACK = 1.0
+#: Seconds without an event after which a call is quiet.
+QUIET_SECONDS = 0.5
 
 
 def name_of(event_type: int) -> str:
@@ -32,6 +34,11 @@ def name_of(event_type: int) -> str:
 def names(event_types: list[int]) -> str:
     """Events in a row, for people."""
     return " ".join(map(name_of, event_types)) or "no event"
+
+
+def unheld(event_types: list[int]) -> list[int]:
+    """Events without holds: the far end may hold a call whenever it likes."""
+    return [each for each in event_types if each not in (HOLD, RESUME)]
 
 
 # -- order ----------------------------------------------------------------------------------------------------------
@@ -153,11 +160,12 @@ def _holds_in_pairs(trace: Trace, say: Judgement) -> None:
                 )
                 held = event_type == HOLD
     for mark in trace.marks("held and resumed"):
-        types = trace.event_types(mark.facts["call_sid"])
+        # A far end may have held before, and let go: that is no answer to anybody's command.
+        asked = trace.event_types(mark.facts["call_sid"])[mark.facts["before"] :]
         say.expect(
-            types.count(HOLD) == types.count(RESUME) == 1,
+            asked.count(HOLD) == asked.count(RESUME) == 1,
             expected="one HOLD and one RESUME for HOLD and UNHOLD, both accepted",
-            seen=names(types),
+            seen=names(trace.event_types(mark.facts["call_sid"])),
             call_sid=mark.facts["call_sid"],
         )
 
@@ -166,19 +174,37 @@ def _holds_in_pairs(trace: Trace, say: Judgement) -> None:
 async def _hold_and_resume(kit: Kit) -> None:
     async with kit.link() as link:
         call_sid = await link.answered()
+        before = await _quiet_call(kit, call_sid)
         for action, event_type in ((DialplanAction.HOLD, HOLD), (DialplanAction.UNHOLD, RESUME)):
             reply = await link.execute(call_sid, action)
             if reply is not None and getattr(reply, "error_code", False):
                 raise Unsupported(f"{action.name} is refused")
-            await link.until(event_type, call_sid)
+            await kit.until(lambda: event_type in _types(kit, call_sid)[before:] or None)  # noqa: B023 - waited for
             if action is DialplanAction.HOLD:
                 await link.execute(call_sid, action)
         # None of these makes an event: the call is not held any more, and silence is not a hold.
         for action in (DialplanAction.UNHOLD, DialplanAction.MUTE, DialplanAction.UNMUTE):
             await link.execute(call_sid, action)
         await trio.sleep(0.2)
-        kit.mark("held and resumed", call_sid=call_sid)
+        kit.mark("held and resumed", call_sid=call_sid, before=before)
         await end(kit, link, call_sid)
+
+
+async def _quiet_call(kit: Kit, call_sid: str) -> int:
+    """Wait until the far end neither holds nor has just let go by itself; returns how many events came so far."""
+    with trio.move_on_after(PATIENCE):
+        while True:
+            before = len(_types(kit, call_sid))
+            await trio.sleep(QUIET_SECONDS)
+            types = _types(kit, call_sid)
+            if len(types) == before and HOLD not in types[-1:]:
+                return before
+    raise Inconclusive("the far end holds the call by itself")
+
+
+def _types(kit: Kit, call_sid: str) -> list[int]:
+    """What was heard of a call so far."""
+    return [event.event_type for _, event in kit.heard if event.call_sid == call_sid]
 
 
 @requirement("EVT-04", Level.MUST, "No event is of type UNKNOWN", source="Events, event types", everywhere=True)
