@@ -200,11 +200,12 @@ async def hundred_calls(gateway: Gateway, folder: Path, *, seed: int, seconds: f
             if dice.random() < 0.4:
                 nursery.start_soon(hang_up_later, gateway, call_sid, dice)
         await trio.sleep(seconds)
+        with trio.fail_after(120):  # a busy machine has not heard of them all by then
+            while len(seen) <= 40 or not session.statistics().handler_failures:
+                await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     assert not session.calls
-    assert len(seen) > 40
     assert {call.state for call in seen} == {CallState.DISCONNECTED}
-    assert session.statistics().handler_failures > 0
     assert session.statistics().events_out_of_order == 0
     assert set(gateway.model.calls) <= left
     for call_sid in list(gateway.model.calls):
