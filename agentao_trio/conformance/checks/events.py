@@ -36,9 +36,15 @@ def names(event_types: list[int]) -> str:
     return " ".join(map(name_of, event_types)) or "no event"
 
 
-def unheld(event_types: list[int]) -> list[int]:
-    """Events without holds: the far end may hold a call whenever it likes."""
-    return [each for each in event_types if each not in (HOLD, RESUME)]
+def course(trace: Trace, call_sid: str) -> list[int]:
+    """The events that every call has to have, and no other. The far end may hold a call whenever it likes, and a hangup
+    that was not acknowledged may be told again."""
+    seen = [each.message for each in trace.events(call_sid) if each.message.event_type not in (HOLD, RESUME)]
+    return [
+        event.event_type
+        for index, event in enumerate(seen)
+        if not (event.event_type == HANGUP and index and seen[index - 1] == event)
+    ]
 
 
 # -- order ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import trio
 from hypothesis import strategies as st
 
 from agentao_trio import messages
-from agentao_trio.conformance.checks.events import ANSWER, CREATE, HANGUP, end, names, unheld
+from agentao_trio.conformance.checks.events import ANSWER, CREATE, HANGUP, course, end, names
 from agentao_trio.conformance.checks.framing import heard_all, hexed, judge_echo, judge_usable, payloads, usable
 from agentao_trio.conformance.kit import Kit, Link
 from agentao_trio.conformance.programmes import Inconclusive, Unsupported, programme
@@ -296,7 +296,7 @@ def _swapped(trace: Trace, say: Judgement) -> None:
     for mark in trace.marks("said"):
         types = trace.event_types(mark.facts["call_sid"])
         say.expect(
-            unheld(types) == [CREATE, ANSWER, HANGUP],
+            course(trace, mark.facts["call_sid"]) == [CREATE, ANSWER, HANGUP],
             expected="CREATE ANSWER HANGUP_COMPLETE",
             seen=names(types),
             call_sid=mark.facts["call_sid"],
