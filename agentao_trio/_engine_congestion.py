@@ -81,13 +81,15 @@ class MediaRate:
         """``size`` bytes of any packets arrived."""
         self._acknowledged += size
 
-    def advance(self, now: float) -> None:
-        """The time is ``now``; to be called before every burst."""
-        if (passed := now - self._since) >= INTERVAL:
-            self._recent.append(min(self._written, self._acknowledged * GROWTH) / passed)
-            self.per_second = max(self._recent)
-            self._written = self._acknowledged = 0
-            self._since = now
+    def advance(self, now: float) -> bool:
+        """The time is ``now``; to be called before every burst. Whether there is a new rate."""
+        if (passed := now - self._since) < INTERVAL:
+            return False
+        self._recent.append(min(self._written, self._acknowledged * GROWTH) / passed)
+        self.per_second = max(self._recent)
+        self._written = self._acknowledged = 0
+        self._since = now
+        return True
 
 
 class _Counting(QuicCongestionControl):
@@ -113,18 +115,30 @@ class MediaWindow(_Counting):
         self._ceiling = math.inf  # bytes
         self._ceiling_set_at = 0.0
         self._window = 0  # what the controller beneath would have
+        self._bounded = 0
         super().__init__(max_datagram_size=max_datagram_size)
 
-    # The controllers read and set their window under this name in a dozen places; in all of them it has these bounds.
+    # The controllers read and set their window under this name in a dozen places, several of them for each packet; in
+    # all of them it has these bounds, which are reckoned anew when one of them has changed.
     @property
     def congestion_window(self) -> int:
-        if self._probing_until is not None:
-            return LEAST
-        return max(int(min(max(self._window, LEAST_UNDER_LOSS), self._ceiling)), self.floor)
+        return self._bounded
 
     @congestion_window.setter
     def congestion_window(self, window: int) -> None:
         self._window = window
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._probing_until is not None:
+            self._bounded = LEAST
+        else:
+            self._bounded = max(int(min(max(self._window, LEAST_UNDER_LOSS), self._ceiling)), self.floor)
+
+    def advance(self, now: float) -> None:
+        """The time is ``now``; to be called before every burst."""
+        if self.media.advance(now):
+            self._bound()
 
     @property
     def floor(self) -> int:
@@ -141,6 +155,7 @@ class MediaWindow(_Counting):
         super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]
         self._measure_path(now, rtt)
         self._limit_queue(now, rtt)
+        self._bound()
 
     def _measure_path(self, now: float, rtt: float) -> None:
         if rtt <= self._shortest + NEAR:

@@ -14,7 +14,7 @@ in ``_blocked`` until the peer raises any of its limits. What makes a stream tal
 data, FIN, reset or stop by the program         ``send_stream_data``, ``reset_stream``, ``stop_stream``
 new credit for the peer                         ``consumed``, ``cut_short``
 a reset in answer to the peer's STOP_SENDING    ``_handle_stop_sending_frame``
-a packet with any of it was lost                ``_on_data_delivery`` and the like
+a packet with any of it was lost                ``_on_delivery``, ``Outgoing.on_data_delivery``
 the peer raised a limit                         ``_unblock``
 ==============================================  =====================================================
 
@@ -35,31 +35,31 @@ from typing import Any
 
 from aioquic import tls
 from aioquic._buffer import Buffer
-from aioquic.buffer import size_uint_var
 from aioquic.quic import events
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
+    END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     Limit,
     QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import QuicFrameType, QuicPacketType
+from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
-from agentao_trio._engine_stock import StockEngine
+from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
+from agentao_trio._engine_incoming import Incoming
 
 __all__ = ["Engine"]
 
-#: A piece that would fill less than this is left for the next packet: a frame of audio is not torn in two, so that one
-#: lost packet delays as few calls as it can.
-LEAST_CUT = 600
+#: Seconds that an acknowledgement waits for data to ride along with: a little more than a phase of the packet clock.
+#: aioquic would send it after one millisecond, by itself.
+ACK_DELAY = 0.006
 
-
-class Engine(StockEngine):
+class Engine(Incoming):
     """aioquic's connection as calls need it; the header of this file says how it differs, and why."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -73,13 +73,17 @@ class Engine(StockEngine):
         self._connection_consumed = 0
 
         assert isinstance(self._loss._cc, MediaWindow)
-        self._media = self._loss._cc.media
-        self._loss._pacer = MediaPacer(self._media, max_datagram_size=self._max_datagram_size)
+        self._congestion = self._loss._cc
+        self._loss._pacer = MediaPacer(self._congestion.media, max_datagram_size=self._max_datagram_size)
+        self._ack_delay = ACK_DELAY
 
     # -- who has something to say
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        stream = self._get_or_create_stream_for_send(stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is None or not isinstance(stream.sender, Outgoing):
+            stream = self._get_or_create_stream_for_send(stream_id)
+            stream.sender = Outgoing(stream, self._talkative)
         stream.sender.write(data, end_stream)
         self._talkative[stream] = None
 
@@ -92,8 +96,23 @@ class Engine(StockEngine):
         super().stop_stream(stream_id, error_code)
         self._talkative[self._streams[stream_id]] = None
 
+    def handle_timer(self, now: float) -> None:
+        self._is_quiet = False
+        super().handle_timer(now)
+
+    def get_timer(self) -> float | None:
+        if not self._is_quiet:
+            return super().get_timer()
+        # What is left of aioquic's: the handshake is over, and so is the validation of paths.
+        loss, space = self._loss, self._space
+        self._loss_at = space.loss_time
+        if self._loss_at is None and space.ack_eliciting_in_flight:
+            patience = loss.get_probe_timeout() * 2**loss._pto_count
+            self._loss_at = loss._time_of_last_sent_ack_eliciting_packet + patience
+        return min(at for at in (self._close_at, space.ack_at, self._loss_at, self._pacing_at) if at is not None)
+
     def media_written(self, size: int) -> None:
-        self._media.wrote(size)
+        self._congestion.media.wrote(size)
 
     def discard(self, stream_id: int) -> bool:
         stream = self._streams.get(stream_id)
@@ -108,13 +127,6 @@ class Engine(StockEngine):
         event = self._events[-1]
         assert isinstance(event, events.StopSendingReceived)
         self._talkative[self._streams[event.stream_id]] = None
-
-    def _on_data_delivery(
-        self, delivery: QuicDeliveryState, stream: QuicStream, start: int, stop: int, fin: bool
-    ) -> None:
-        stream.sender.on_data_delivery(delivery, start, stop, fin)
-        if delivery is not QuicDeliveryState.ACKED:
-            self._talkative[stream] = None
 
     def _on_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         # Called after the stream's own handler, which has noted what it has to say again.
@@ -144,107 +156,101 @@ class Engine(StockEngine):
     # -- saying it
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        self._media.advance(now)
-        return super().datagrams_to_send(now)
+        self._congestion.advance(now)
+        is_probe = self._probe_pending
+        if self._is_quiet and not (self._close_pending or self._ping_pending):
+            self._pacing_at = None
+            datagrams = []
+        else:
+            datagrams = super().datagrams_to_send(now)
+        if self._state not in END_STATES and self._crypto.send.is_valid():
+            acknowledge_at = self._space.ack_at
+            if self._talkative or (acknowledge_at is not None and acknowledge_at <= now):
+                datagrams += self._write_streams(now, is_probe=is_probe)
+        return datagrams
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
-        space = self._spaces[tls.Epoch.ONE_RTT]
-        can_talk = bool(self._talkative) and self._cryptos[tls.Epoch.ONE_RTT].send.is_valid()
-        acknowledge_at = space.ack_at
-        if can_talk:
-            space.ack_at = None  # an acknowledgement that is due rides along with the data
+        space = self._space
+        hides = self._crypto.send.is_valid()
         streams, self._streams = self._streams, {}
+        acknowledge_at = space.ack_at
+        if hides:
+            space.ack_at = None  # acknowledgements ride along with data
         self._streams_queue.clear()  # aioquic's own order of turns
         try:
-            with contextlib.suppress(QuicPacketBuilderStop):  # the rest may still fit into the next packet
-                super()._write_application(builder, network_path, now)
+            super()._write_application(builder, network_path, now)
+            # It came to its end, so all is said; with a full window or an empty pacer it would not be.
+            self._is_quiet = (
+                self._handshake_confirmed
+                and self._pacing_at is None
+                and network_path.is_validated
+                and len(self._network_paths) == 1
+            )
         finally:
             self._streams = streams
-            if can_talk:
+            if hides:
                 space.ack_at = acknowledge_at
-        if can_talk:
-            self._write_streams(builder, space, now)
 
-    def _write_streams(self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float) -> None:
+    def _write_streams(self, now: float, *, is_probe: bool) -> list[tuple[bytes, Any]]:
         """As many packets as the pacer, the congestion window and the peer's credit allow."""
-        crypto = self._cryptos[tls.Epoch.ONE_RTT]
-        pacer = self._loss._pacer
-        while self._talkative:
-            is_ack_due = space.ack_at is not None and space.ack_at <= now
-            if not is_ack_due:
+        path, cid = self._network_paths[0], self._peer_cid.cid
+        space, pacer = self._space, self._loss._pacer
+        builder = PacketBuilder(
+            self._crypto,
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=self._max_datagram_size,
+            packet_number=self._packet_number,
+            peer_cid=cid,
+            spin_bit=self._spin_bit,
+            version=self._version,
+        )
+        builder.max_flight_bytes = self._loss.congestion_window - self._loss.bytes_in_flight
+        if is_probe:  # may exceed the congestion window (RFC 9002 §7)
+            builder.max_flight_bytes = max(builder.max_flight_bytes, self._max_datagram_size)
+        if not path.is_validated:
+            builder.max_total_bytes = path.bytes_received * 3 - path.bytes_sent
+        while self._talkative or space.ack_at is not None:
+            if space.ack_at is None or space.ack_at > now:
                 self._pacing_at = pacer.next_send_time(now=now)
                 if self._pacing_at is not None:
-                    return
-            builder.start_packet(QuicPacketType.ONE_RTT, crypto)
-            if is_ack_due:
-                self._write_ack_frame(builder=builder, space=space, now=now)
+                    break
+            if not builder.begin():
+                break
             with contextlib.suppress(QuicPacketBuilderStop):  # the packet is full
+                if space.ack_at is not None:
+                    self._write_ack_frame(builder=builder, space=space, now=now)
                 self._fill_packet(builder, space)
-            if builder.packet_is_empty:
-                return  # the congestion window is full
+            if not builder.end():
+                break  # the congestion window is full
             pacer.update_after_send(now=now)
+        return self._flush_builder(builder=builder, network_path=path, peer_cid=cid, now=now)
 
-    def _fill_packet(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+    def _fill_packet(self, builder: PacketBuilder, space: QuicPacketSpace) -> None:
         """Let streams speak in turn until all is said or the packet has no room for the next."""
         talkative = self._talkative
         while talkative:
             stream = next(iter(talkative))
-            sender = stream.sender
-            self._write_stream_limits(builder, space, stream)
-            if stream.receiver.stop_pending:
+            sender, receiver = stream.sender, stream.receiver
+            if stream.max_stream_data_local != stream.max_stream_data_local_sent:
+                self._write_stream_limits(builder, space, stream)
+            if receiver.stop_pending:
                 self._write_stop_sending_frame(builder=builder, stream=stream)
                 self._follow(builder, stream)
             if sender.reset_pending:
                 self._write_reset_stream_frame(builder=builder, stream=stream)
                 self._follow(builder, stream)
-            elif not sender.buffer_is_empty and not self._write_data(builder, stream):
-                return
+            elif not sender.buffer_is_empty:
+                before = builder._buffer.tell()
+                is_all, used = sender.write_frames(builder, self._remote_max_data - self._remote_max_data_used)
+                self._remote_max_data_used += used
+                if not is_all:
+                    if builder._buffer.tell() != before:
+                        talkative[stream] = talkative.pop(stream)  # the others' turn
+                    return
+                if not sender.buffer_is_empty:
+                    self._blocked[stream] = None
             del talkative[stream]
-
-    def _write_data(self, builder: QuicPacketBuilder, stream: QuicStream) -> bool:
-        """Write what a stream has to send. Whether that was all of it, or all that the peer allows; if not, the packet
-        is full."""
-        sender = stream.sender
-        pending = sender._pending  # ranges of offsets
-        has_spoken = False
-        while True:
-            if len(pending):
-                first = pending[0]
-                start, size = first.start, first.stop - first.start
-            elif sender._pending_eof:
-                start, size = sender._buffer_stop, 0
-            else:
-                return True
-            highest = sender.highest_offset
-            allowed = min(highest + self._remote_max_data - self._remote_max_data_used, stream.max_stream_data_remote)
-            if stream.is_blocked or (size and start >= allowed):
-                self._blocked[stream] = None
-                return True
-            assert stream.stream_id is not None
-            header = 3 + size_uint_var(stream.stream_id) + (size_uint_var(start) if start else 0)
-            room = builder.remaining_flight_space - header
-            if room < size and room < LEAST_CUT:
-                if has_spoken:
-                    self._talkative[stream] = self._talkative.pop(stream)  # the others' turn
-                return False
-            frame = sender.get_frame(room, allowed)
-            assert frame is not None  # there is something to say, and room for it
-            data = frame.data
-            end = start + len(data)
-            # RFC 9000 §19.8: with a length, with an offset unless it is 0, and with FIN where it ends the stream.
-            buffer = builder.start_frame(
-                QuicFrameType.STREAM_BASE | 2 | (4 if start else 0) | frame.fin,
-                capacity=header,
-                handler=self._on_data_delivery,
-                handler_args=(stream, start, end, frame.fin),
-            )
-            buffer.push_uint_var(stream.stream_id)
-            if start:
-                buffer.push_uint_var(start)
-            buffer.push_uint16(len(data) | 0x4000)
-            buffer.push_bytes(data)
-            self._remote_max_data_used += sender.highest_offset - highest
-            has_spoken = True
 
     def _follow(self, builder: QuicPacketBuilder, stream: QuicStream) -> None:
         """See to it that ``stream`` gets its turn again if the packet with its latest frame is lost."""
@@ -254,15 +260,18 @@ class Engine(StockEngine):
     # -- credit follows consumption
 
     def consumed(self, stream_id: int, count: int, unread: int) -> bool:
-        data = self._local_max_data
+        data, window = self._local_max_data, self._connection_window
         self._connection_consumed += count
-        data.value = _advance(data.value, self._connection_consumed, self._connection_window)
+        # A limit moves in steps of at least half a window, so that an update is worth its frame.
+        if self._connection_consumed + window - data.value >= window // 2:
+            data.value = self._connection_consumed + window
+            self._is_quiet = False
         stream = self._streams.get(stream_id)
         # A peer that goes on after STOP_SENDING may use up its window, but gets no new one.
         if stream is not None and not stream.receiver.is_finished and stream.receiver._stop_error_code is None:
-            read = stream.receiver.starting_offset() - unread
-            stream.max_stream_data_local = _advance(stream.max_stream_data_local, read, self._stream_window)
-            if stream.max_stream_data_local != stream.max_stream_data_local_sent:
+            limit = stream.receiver._buffer_start - unread + self._stream_window
+            if limit - stream.max_stream_data_local >= self._stream_window // 2:
+                stream.max_stream_data_local = limit
                 self._talkative[stream] = None
                 return True
         return data.value != data.sent
@@ -273,6 +282,7 @@ class Engine(StockEngine):
 
     def release(self, stream_id: int) -> None:
         self._stream_limit(stream_id).value += 1
+        self._is_quiet = False
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         data = self._local_max_data
@@ -307,7 +317,3 @@ class Engine(StockEngine):
         frame.push_uint_var(stream.max_stream_data_local)
         stream.max_stream_data_local_sent = stream.max_stream_data_local
 
-
-def _advance(limit: int, consumed: int, window: int) -> int:
-    """The new limit; it moves in steps of at least half a window, so that an update is worth its frame."""
-    return consumed + window if consumed + window - limit >= window // 2 else limit

@@ -31,6 +31,7 @@ from agentao_trio._engine import (
     server_configuration,
 )
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
+from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 from agentao_trio._engine_stock import MAX_CLOSE_REASON
 from tests.support.quic import HOST, client_tls, server_tls
 
@@ -617,18 +618,18 @@ def test_a_packet_costs_no_look_at_the_streams_that_are_silent(monkeypatch: pyte
     w.shake_hands()
     streams = [push(w, 10) for _ in range(400)]
     w.run(w.client.is_drained)
-    looked_at = []
-    look = Engine._write_stream_limits
+    asked = []
+    write_frames = Outgoing.write_frames
 
-    def note(self: Engine, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
-        looked_at.append(stream)
-        look(self, builder, space, stream)
+    def note(self: Outgoing, builder: PacketBuilder, credit: int) -> tuple[bool, int]:
+        asked.append(self)
+        return write_frames(self, builder, credit)
 
-    monkeypatch.setattr(Engine, "_write_stream_limits", note)
+    monkeypatch.setattr(Outgoing, "write_frames", note)
     for stream_id in streams[:3]:
         w.client.send_stream_data(stream_id, bytes(100))
     w.run(w.client.is_drained)
-    assert len(looked_at) == 3
+    assert len(asked) == 3
 
 
 def test_a_short_piece_is_not_torn_in_two() -> None:
@@ -656,7 +657,7 @@ def test_what_the_peer_forbids_waits_without_being_asked_again() -> None:
     w = wire("agentao", max_stream_data=5_000, max_data=1_000_000)
     server = w.shake_hands()
     held, free = push(w, 8_000), push(w, 3_000, end=True)
-    w.run(lambda: w.ended("server", free))
+    w.run(lambda: w.ended("server", free) and len(w.received("server", held)) == 5_000)
     assert isinstance(w.client, Engine)
     assert [stream.stream_id for stream in w.client._blocked] == [held]
     assert not w.client._talkative
