@@ -100,6 +100,7 @@ class Connection(trio.abc.AsyncResource):
 
         self._ending: Ending | None = None
         self._closing = False
+        self._over = False  # either of them
         self._established = False
         self._handshake_over = trio.Event()
         self._closed = trio.Event()
@@ -143,7 +144,7 @@ class Connection(trio.abc.AsyncResource):
     @property
     def is_over(self) -> bool:
         """Whether the connection was closed or lost."""
-        return self._closing or self._ending is not None
+        return self._over
 
     @property
     def close_code(self) -> int | None:
@@ -186,11 +187,11 @@ class Connection(trio.abc.AsyncResource):
         in order (code 0), :class:`ConnectionLost` when it did not.
         """
         with self._accepting:
-            if self._inbound or self.is_over:
+            if self._inbound or self._over:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                while not (self._inbound or self.is_over):
+                while not (self._inbound or self._over):
                     await self._accepting.wait()
         if self._closing:
             raise trio.ClosedResourceError("this connection was closed")
@@ -213,8 +214,8 @@ class Connection(trio.abc.AsyncResource):
 
         Harmless when repeated and after a loss. Cancellation does not cut the wait short; it is raised afterwards.
         """
-        if not self.is_over:
-            self._closing = True
+        if not self._over:
+            self._closing = self._over = True
             self._wake_everybody()
             self._pump()
             try:
@@ -269,9 +270,12 @@ class Connection(trio.abc.AsyncResource):
         return ConnectionLost(f"{peer} does not answer any more")
 
     @trio.lowlevel.enable_ki_protection
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
+    def _write(self, stream_id: int, data: bytes, *, end: bool = False, paced: bool = False) -> None:
         self._engine.send_stream_data(stream_id, data, end)
-        self._mark_dirty()
+        if paced:
+            self._engine.media_written(len(data))
+        self._dirty = True
+        self._transmit.wake()
 
     @trio.lowlevel.enable_ki_protection
     def _consumed(self, stream_id: int, count: int, unread: int) -> None:
@@ -346,9 +350,10 @@ class Connection(trio.abc.AsyncResource):
 
     def _handle_events(self) -> None:
         while (event := self._engine.next_event()) is not None:
+            if isinstance(event, events.StreamDataReceived):  # nearly all
+                self._receiver(event.stream_id)._data_received(event.data, event.end_stream)
+                continue
             match event:
-                case events.StreamDataReceived(data=data, end_stream=fin, stream_id=stream_id):
-                    self._receiver(stream_id)._data_received(data, fin)
                 case events.StreamReset(error_code=code, stream_id=stream_id):
                     self._engine.cut_short(stream_id)
                     self._receiver(stream_id)._reset_received(code)
@@ -374,9 +379,10 @@ class Connection(trio.abc.AsyncResource):
             )
 
     def _receiver(self, stream_id: int) -> ReceiveStream:
-        if stream_id not in self._receivers:
+        if (receiver := self._receivers.get(stream_id)) is None:
             self._stream_arrived(stream_id)
-        return self._receivers[stream_id]
+            receiver = self._receivers[stream_id]
+        return receiver
 
     def _sender(self, stream_id: int) -> SendStream:
         if stream_id not in self._senders:
@@ -392,7 +398,7 @@ class Connection(trio.abc.AsyncResource):
         self._accepting.wake()
 
     def _wake_whoever_can_go_on(self) -> None:
-        for stream_id in tuple(self._finishing):
+        for stream_id in tuple(self._finishing) if self._finishing else ():
             if self._engine.discard(stream_id):
                 del self._finishing[stream_id]
                 self._senders.pop(stream_id, None)
@@ -400,7 +406,7 @@ class Connection(trio.abc.AsyncResource):
                 if not self._engine.is_initiator(stream_id):
                     self._engine.release(stream_id)
                     self._mark_dirty()
-        for sender in tuple(self._waiting_for_room):
+        for sender in tuple(self._waiting_for_room) if self._waiting_for_room else ():
             if sender.backlog < self._settings.send_buffer:
                 sender._place.wake()
         for unidirectional, lot in self._opening.items():
@@ -482,7 +488,7 @@ class Connection(trio.abc.AsyncResource):
             await self._drained.wait()
 
     def _close_now(self, code: int, reason: str) -> None:
-        self._closing = True
+        self._closing = self._over = True
         if self._ending is None:
             self._engine.close_with(code, reason)
             self._send_datagrams()
@@ -491,6 +497,7 @@ class Connection(trio.abc.AsyncResource):
     def _finish(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
+            self._over = True
             self._engine.end_trace()
             self._handshake_over.set()
             self._closed.set()

@@ -1,12 +1,14 @@
 """The QUIC engine: aioquic's sans-IO connection, and the ways in which ours differs from it.
 
-What depends on the insides of aioquic 1.7 is in four rooms, so that one canary test per name can guard it. None does
+What depends on the insides of aioquic 1.7 is in six rooms, so that one canary test per name can guard it. None does
 I/O or reads a clock.
 
 * ``_engine_stock``: :class:`StockEngine` overrides nothing. It only *looks*: at unacknowledged bytes, at the peer's
   stream limit, at a CLOSE frame that arrived but has not surfaced yet.
-* ``_engine_streams``: :class:`Engine` also changes behaviour: its cost per packet does not grow with the streams that
-  are open, and the peer gets credit for what was read.
+* ``_engine_incoming``: nearly all packets are read a shorter way.
+* ``_engine_outgoing``: what packets with streams are made of, and made by.
+* ``_engine_streams``: :class:`Engine` changes behaviour: its cost per packet does not grow with the streams that are
+  open, aioquic is not asked while it has nothing to say, and the peer gets credit for what was read.
 * ``_engine_congestion``: the congestion window and the pacer, made for calls.
 * here: settings, TLS, which of the two engines a connection gets, and what a server says to strangers.
 

@@ -45,7 +45,7 @@ class PacketBuilder(QuicPacketBuilder):
 
     def __init__(self, crypto: CryptoPair, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._packet_crypto = crypto
+        self._crypto = self._packet_crypto = crypto
         self._packet_type = QuicPacketType.ONE_RTT
         self._header_size = 1 + len(self._peer_cid) + PACKET_NUMBER_SEND_SIZE
 
@@ -76,7 +76,7 @@ class PacketBuilder(QuicPacketBuilder):
             buffer.push_bytes(bytes(least - size))
             packet.in_flight = True
             size = least
-        number, crypto = self._packet_number, self._packet_crypto
+        number, crypto = self._packet_number, self._crypto
         first = PACKET_FIXED_BIT | self._spin_bit << 5 | crypto.key_phase << 2 | PACKET_NUMBER_SEND_SIZE - 1
         datagram = crypto.encrypt_packet(
             bytes((first,)) + self._peer_cid + (number & 0xFFFF).to_bytes(PACKET_NUMBER_SEND_SIZE, "big"),
@@ -131,7 +131,7 @@ class Outgoing(QuicStreamSender):
         stream = self._stream
         packet, buffer = builder._packet, builder._buffer
         assert packet is not None
-        limit = builder._flight_capacity - builder._packet_crypto.aead_tag_size
+        limit = builder._flight_capacity - builder._crypto.aead_tag_size
         began = self.highest_offset
         while True:
             if self._lost:

@@ -18,8 +18,10 @@ a packet with any of it was lost                ``_on_delivery``, ``Outgoing.on_
 the peer raised a limit                         ``_unblock``
 ==============================================  =====================================================
 
-All that is not about streams (acknowledgements, the handshake, connection ids, paths, PING) aioquic writes itself: its
-own method is called first, and shown no streams.
+All that is not about streams (the handshake, connection ids, paths, PING) aioquic writes itself: its own method is
+called first, and shown no streams. Once that method has come to its end there is nothing of the kind until something
+has happened, and it is not called again (``_is_quiet``): until the timer, or a datagram that is not ordinary, or a
+loss, or new credit for the peer. Acknowledgements ride along with streams.
 
 *Credit follows consumption.* aioquic doubles a limit (MAX_DATA, MAX_STREAM_DATA, RFC 9000 §4.1) as soon as half of
 it has arrived, whether or not anybody read it, and lets the peer open a stream for each one that ended (§4.6),
@@ -33,7 +35,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.connection import (
@@ -50,14 +51,15 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
-from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 from agentao_trio._engine_incoming import Incoming
+from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 
 __all__ = ["Engine"]
 
 #: Seconds that an acknowledgement waits for data to ride along with: a little more than a phase of the packet clock.
 #: aioquic would send it after one millisecond, by itself.
 ACK_DELAY = 0.006
+
 
 class Engine(Incoming):
     """aioquic's connection as calls need it; the header of this file says how it differs, and why."""
@@ -241,6 +243,7 @@ class Engine(Incoming):
                 self._write_reset_stream_frame(builder=builder, stream=stream)
                 self._follow(builder, stream)
             elif not sender.buffer_is_empty:
+                assert isinstance(sender, Outgoing)  # nobody else's is written to
                 before = builder._buffer.tell()
                 is_all, used = sender.write_frames(builder, self._remote_max_data - self._remote_max_data_used)
                 self._remote_max_data_used += used
@@ -316,4 +319,3 @@ class Engine(Incoming):
         frame.push_uint_var(stream.stream_id)
         frame.push_uint_var(stream.max_stream_data_local)
         stream.max_stream_data_local_sent = stream.max_stream_data_local
-

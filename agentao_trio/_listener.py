@@ -123,6 +123,7 @@ class Listener:
                 self._poll()
 
     def _poll(self) -> None:
+        now = trio.current_time()
         touched: dict[Connection, None] = {}
         for _ in range(BURST):
             try:
@@ -135,7 +136,7 @@ class Listener:
             if connection is None:
                 self._unroutable += 1
             else:
-                connection._receive(datagram, source, trio.current_time())
+                connection._receive(datagram, source, now)
                 if not connection._engine.has_peer:
                     connection._finish(Ending(by="silence"))  # it only looked like a first packet
                 touched[connection] = None

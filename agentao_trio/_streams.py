@@ -25,15 +25,14 @@ class Owner(Protocol):
     _closing: bool  # by us
     _waiting_for_room: dict[SendStream, None]
 
-    @property
-    def is_over(self) -> bool: ...
-
     def _check(self) -> None:
         """Raise what the connection's end means, if it has ended."""
 
     def _lost(self) -> ConnectionLost: ...
 
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None: ...
+    _over: bool  # closed, or lost
+
+    def _write(self, stream_id: int, data: bytes, *, end: bool = False, paced: bool = False) -> None: ...
 
     def _consumed(self, stream_id: int, count: int, unread: int) -> None: ...
 
@@ -109,10 +108,9 @@ class SendStream(trio.abc.SendStream):
 
         The data leaves with the connection's next flush, at the latest in the scheduler's next batch.
         """
-        self._check()
-        if self._paced:
-            self._connection._engine.media_written(len(data))
-        self._connection._write(self.stream_id, data)
+        if self._ended or self._stopped is not None or self._connection._over:
+            self._check()
+        self._connection._write(self.stream_id, data, paced=self._paced)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Append to the stream; wait while more than ``TransportSettings.send_buffer`` bytes are unacknowledged.
@@ -154,13 +152,13 @@ class SendStream(trio.abc.SendStream):
 
     def finish(self) -> None:
         """End the stream in order (FIN). What was written is still delivered. Harmless when repeated."""
-        if not self._ended and self._stopped is None and not self._connection.is_over:
+        if not self._ended and self._stopped is None and not self._connection._over:
             self._connection._write(self.stream_id, b"", end=True)
         self._end()
 
     def reset(self, code: int = 0) -> None:
         """Abandon the stream (RESET_STREAM with ``code``), even after ``finish``: data not yet delivered is lost."""
-        if not self._connection.is_over:
+        if not self._connection._over:
             self._connection._engine.reset_stream(self.stream_id, code)
             self._connection._mark_dirty()
         self._end()
@@ -252,7 +250,7 @@ class ReceiveStream(trio.abc.ReceiveStream):
         if self._stopped:
             return
         self._stopped = True
-        if not self._connection.is_over:
+        if not self._connection._over:
             self._connection._engine.stop(self.stream_id, code)
             self._connection._mark_dirty()
         self._drop(len(self._buffer))
@@ -265,7 +263,7 @@ class ReceiveStream(trio.abc.ReceiveStream):
         await trio.lowlevel.checkpoint()
 
     def _is_ready(self) -> bool:
-        return bool(self._buffer) or self._fin or self._reset is not None or self._stopped or self._connection.is_over
+        return bool(self._buffer) or self._fin or self._reset is not None or self._stopped or self._connection._over
 
     def _drop(self, count: int) -> None:
         del self._buffer[:count]

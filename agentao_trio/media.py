@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -89,16 +89,19 @@ class AudioReceiver:
     def __aiter__(self) -> AudioReceiver:
         return self
 
-    async def __anext__(self) -> AudioFrame:
+    def __anext__(self) -> Awaitable[AudioFrame]:
+        return self._frames.__anext__() if self._converter is None else self._next_converted(self._converter)
+
+    async def _next_converted(self, converter: FrameConverter) -> AudioFrame:
         while True:
             try:
                 frame = await self._frames.__anext__()
             except StopAsyncIteration:
-                rest = self._converter.finish() if self._converter is not None else None
+                rest = converter.finish() if self._converter is not None else None
                 if rest is None:
                     raise
                 return rest
-            converted = frame if self._converter is None else self._converter.convert(frame)
+            converted = converter.convert(frame)
             if converted is not None:
                 return converted
 
@@ -467,7 +470,7 @@ class Uplink:
             self._idle_slots = 0
             packet, passage = self._queue.popleft()
             self._release(packet, passage, deadline)
-            self.lateness.add(trio.current_time() - deadline)
+            self.lateness.add(self._clock.now() - deadline)
             if self._changed and (len(self._queue) <= self._low or (passage is not None and passage.gone)):
                 self._changed.unpark_all()
         elif self._finishing:
@@ -495,14 +498,16 @@ class Uplink:
 
     def _release(self, payload: bytes, passage: Passage | None, deadline: float) -> None:
         """It is this packet's turn."""
-        assert self._codec is not None  # packets come from a codec
+        codec, outlets = self._codec, self.outlets
+        assert codec is not None  # packets come from a codec
         was_sent = False
-        for outlet in self.outlets:
-            was_sent |= outlet._write_packet(payload, self._codec)
+        for outlet in outlets:
+            was_sent |= outlet._write_packet(payload, codec)
         if was_sent:
             for tap in self.taps:
-                tap(payload, self._codec, deadline)
-        self.counters.packets_cleared += not self.outlets  # said to nobody, on purpose
+                tap(payload, codec, deadline)
+        if not outlets:  # said to nobody, on purpose
+            self.counters.packets_cleared += 1
         if passage is not None:
             passage.sent += was_sent
             passage.dropped += not was_sent
@@ -510,23 +515,29 @@ class Uplink:
             self._settle_marks()
 
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
-        sequence, self._sequence = self._sequence, self._sequence + 1
+        sequence = self._sequence
+        self._sequence = sequence + 1
         self._slot_time += PACKET_INTERVAL
-        stream = self._usable_stream(len(payload))
+        counters = self.counters
+        stream = self._stream
+        if stream is not None and not stream.backlog:  # as nearly always
+            self._backlog.is_gone(self._slot_time)
+        else:
+            stream = self._usable_stream(len(payload))
+        if stream is None:
+            counters.packets_shed += 1
+            return False
         frame = self._frame(payload, codec, sequence)
         try:
-            if stream is None:
-                self.counters.packets_shed += 1
-                return False
             stream.write(frame)
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
             # The gateway gave up this stream, or the connection went; the call outlives both.
             self._stream = None
-            self.counters.packets_shed += 1
+            counters.packets_shed += 1
             return False
         self._backlog.wrote(len(frame), self._slot_time)
-        self.counters.packets_sent += 1
-        self.counters.bytes_sent += len(payload)
+        counters.packets_sent += 1
+        counters.bytes_sent += len(payload)
         return True
 
     def _usable_stream(self, size: int) -> UplinkStream | None:
@@ -538,9 +549,6 @@ class Uplink:
             self.counters.streams_opened += 1
         stream = self._stream
         backlog = stream.backlog
-        if not backlog:  # as nearly always
-            self._backlog.is_gone(self._slot_time)
-            return stream
         is_full = backlog > self._most_backlog * (size + _FRAME_OVERHEAD)
         return None if is_full or self._backlog.is_stale(stream.unsent, backlog, self._slot_time) else stream
 

@@ -19,7 +19,7 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
-from aioquic.quic.stream import QuicStream
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 from agentao_trio._engine import (
     Engine,
@@ -31,6 +31,7 @@ from agentao_trio._engine import (
     server_configuration,
 )
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
+from agentao_trio._engine_incoming import Incoming
 from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 from agentao_trio._engine_stock import MAX_CLOSE_REASON
 from tests.support.quic import HOST, client_tls, server_tls
@@ -131,20 +132,39 @@ def wire(kind: str, **settings: int) -> Wire:
 
 #: What we override, or replace by calling something else, as it was when we read it: the SHA-256 of its source.
 READ = {
+    (QuicConnection, "_flush_builder"): "ac4bd66d7c38",
+    (QuicConnection, "_handle_ack_frame"): "a9cf2707aa0f",
     (QuicConnection, "_handle_max_data_frame"): "e5c49776cb2c",
     (QuicConnection, "_handle_max_stream_data_frame"): "c94e4873026a",
     (QuicConnection, "_handle_stop_sending_frame"): "57b0b54a8467",
+    (QuicConnection, "_handle_stream_frame"): "8c79348a854e",
+    (QuicConnection, "_initialize"): "6a41681e541c",
     (QuicConnection, "_on_max_stream_data_delivery"): "76e906ea95ee",
+    (QuicConnection, "_payload_received"): "612b67759a96",
     (QuicConnection, "_unblock_streams"): "cfde0b0287e2",
+    (QuicConnection, "_write_ack_frame"): "dc0bde63adda",
     (QuicConnection, "_write_application"): "c37bf64378f7",
     (QuicConnection, "_write_connection_limits"): "02c42c5455ae",
     (QuicConnection, "_write_stream_frame"): "9bc0be962394",
     (QuicConnection, "_write_stream_limits"): "398d4a898f7c",
     (QuicConnection, "datagrams_to_send"): "f4eb22c8add2",
+    (QuicConnection, "get_timer"): "07184a05f894",
+    (QuicConnection, "handle_timer"): "8ebd76a179bf",
+    (QuicConnection, "receive_datagram"): "3c7f29826050",
     (QuicConnection, "reset_stream"): "f5a5e1ff5935",
     (QuicConnection, "send_stream_data"): "d10cbdd766b5",
     (QuicConnection, "stop_stream"): "c48810656a6b",
+    (QuicPacketBuilder, "__init__"): "b321fb4eb8ac",
+    (QuicPacketBuilder, "_end_packet"): "585948d03825",
+    (QuicPacketBuilder, "flush"): "b09066e03f93",
+    (QuicPacketBuilder, "start_frame"): "53af20167bc2",
+    (QuicPacketBuilder, "start_packet"): "63a59deba361",
     (QuicPacketPacer, "update_rate"): "ec763995d360",
+    (QuicPacketRecovery, "get_loss_detection_time"): "de155cb9bef9",
+    (QuicStreamReceiver, "handle_frame"): "c54bce9f11e6",
+    (QuicStreamSender, "get_frame"): "c9d68a424b94",
+    (QuicStreamSender, "on_data_delivery"): "675e1c2812ea",
+    (QuicStreamSender, "write"): "77d188425093",
 }
 
 
@@ -156,7 +176,14 @@ def test_what_we_override_is_what_we_have_read(owner: type, name: str) -> None:
 
 def test_everything_we_override_is_on_that_list() -> None:
     """Or is ours alone, by a name that aioquic does not use."""
-    for ours, theirs in ((Engine, QuicConnection), (StockEngine, QuicConnection), (MediaPacer, QuicPacketPacer)):
+    for ours, theirs in (
+        (Engine, QuicConnection),
+        (Incoming, QuicConnection),
+        (StockEngine, QuicConnection),
+        (Outgoing, QuicStreamSender),
+        (PacketBuilder, QuicPacketBuilder),
+        (MediaPacer, QuicPacketPacer),
+    ):
         overridden = {name for name in vars(ours) if hasattr(theirs, name) and not name.startswith("__")}
         assert {(theirs, name) for name in overridden} <= READ.keys()
     assert not {name for name in vars(StockEngine) if hasattr(QuicConnection, name) and not name.startswith("__")}
@@ -183,8 +210,11 @@ def test_the_methods_we_call_have_the_signature_we_know(name: str, parameters: l
 @pytest.mark.parametrize(
     "name",
     [
+        "_ack_delay",
+        "_ack_eliciting_sent_since_receipt",
         "_close_at",
         "_close_event",
+        "_close_pending",
         "_configuration",
         "_cryptos",
         "_events",
@@ -195,16 +225,26 @@ def test_the_methods_we_call_have_the_signature_we_know(name: str, parameters: l
         "_local_max_streams_uni",
         "_logger",
         "_loss",
+        "_loss_at",
         "_max_datagram_size",
+        "_network_paths",
         "_pacing_at",
+        "_packet_number",
+        "_peer_cid",
+        "_ping_pending",
+        "_probe_pending",
+        "_quic_logger",
         "_remote_max_data",
         "_remote_max_data_used",
         "_remote_max_streams_bidi",
         "_remote_max_streams_uni",
         "_spaces",
+        "_spin_bit",
+        "_spin_highest_pn",
         "_state",
         "_streams",
         "_streams_queue",
+        "_version",
         "host_cid",
         "tls",
     ],
