@@ -86,6 +86,7 @@ class Engine(Incoming):
         if stream is None or not isinstance(stream.sender, Outgoing):
             stream = self._get_or_create_stream_for_send(stream_id)
             stream.sender = Outgoing(stream, self._talkative)
+            self._is_quiet = False  # a stream beyond the limit of the peer has to be told of
         stream.sender.write(data, end_stream)
         self._talkative[stream] = None
 
