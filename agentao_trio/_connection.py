@@ -270,10 +270,13 @@ class Connection(trio.abc.AsyncResource):
         return ConnectionLost(f"{peer} does not answer any more")
 
     @trio.lowlevel.enable_ki_protection
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False, paced: bool = False) -> None:
+    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         self._engine.send_stream_data(stream_id, data, end)
-        if paced:
-            self._engine.media_written(len(data))
+        self._mark_dirty()
+
+    @trio.lowlevel.enable_ki_protection
+    def _write_media(self, stream_id: int, data: bytes) -> None:
+        self._engine.send_media(stream_id, data)
         self._dirty = True
         self._transmit.wake()
 

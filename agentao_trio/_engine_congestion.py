@@ -69,13 +69,11 @@ class MediaRate:
 
     def __init__(self) -> None:
         self.per_second = 0.0
-        self._written = 0
+        #: Bytes written since the last count; for the writer to add to.
+        self.written = 0
         self._acknowledged = 0
         self._since = 0.0
         self._recent: deque[float] = deque(maxlen=INTERVALS)
-
-    def wrote(self, size: int) -> None:
-        self._written += size
 
     def acknowledged(self, size: int) -> None:
         """``size`` bytes of any packets arrived."""
@@ -85,9 +83,9 @@ class MediaRate:
         """The time is ``now``; to be called before every burst. Whether there is a new rate."""
         if (passed := now - self._since) < INTERVAL:
             return False
-        self._recent.append(min(self._written, self._acknowledged * GROWTH) / passed)
+        self._recent.append(min(self.written, self._acknowledged * GROWTH) / passed)
         self.per_second = max(self._recent)
-        self._written = self._acknowledged = 0
+        self.written = self._acknowledged = 0
         self._since = now
         return True
 

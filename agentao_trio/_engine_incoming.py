@@ -18,7 +18,7 @@ from aioquic import tls
 from aioquic._buffer import Buffer, BufferReadError
 from aioquic._crypto import CryptoError
 from aioquic.quic import events
-from aioquic.quic.connection import END_STATES, QuicConnectionError, QuicNetworkPath, QuicReceiveContext
+from aioquic.quic.connection import QuicConnectionError, QuicConnectionState, QuicNetworkPath, QuicReceiveContext
 from aioquic.quic.crypto import KeyUnavailableError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.recovery import MAX_ACK_RANGES
@@ -64,8 +64,12 @@ class Incoming(StockEngine):
             and data[1 : self._cid_end] == self.host_cid
             and self._quic_logger is None
             and not self._close_pending
-            and self._state not in END_STATES
+            and self._state is QuicConnectionState.CONNECTED
         )
+
+    @property
+    def largest_acknowledged(self) -> int:
+        return self._space.largest_acked_packet
 
     def _receive_ordinary(self, data: bytes, now: float) -> None:
         space = self._space
@@ -89,7 +93,7 @@ class Incoming(StockEngine):
         except QuicConnectionError as error:
             self._logger.warning(error)
             self.close(error.error_code, error.frame_type, error.reason_phrase)
-        if self._close_pending or self._state in END_STATES:
+        if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
             return
         if now != self._heard_at:  # the rest of a burst would only say it again
             self._heard_at = now

@@ -90,8 +90,9 @@ class StockEngine(QuicConnection):
         its program is done with the stream, until it is so."""
         return self._stream_is_discarded(stream_id)
 
-    def media_written(self, size: int) -> None:
-        """``size`` bytes of what was written come at the pace of a clock. No concern of aioquic's."""
+    def send_media(self, stream_id: int, data: bytes) -> None:
+        """Like ``send_stream_data``, for what comes at the pace of a clock. To aioquic that makes no difference."""
+        self.send_stream_data(stream_id, data)
 
     # -- credit: who reads is no concern of aioquic's
 
@@ -120,7 +121,8 @@ class StockEngine(QuicConnection):
     @property
     def end(self) -> events.ConnectionTerminated | None:
         """Why the connection is over, as soon as that is known; aioquic reports it only three PTOs later."""
-        return self._close_event if self._state in END_STATES else None
+        event = self._close_event
+        return event if event is not None and self._state in END_STATES else None
 
     @property
     def end_is_remote(self) -> bool:

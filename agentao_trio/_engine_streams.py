@@ -39,9 +39,9 @@ from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
-    END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     Limit,
+    QuicConnectionState,
     QuicNetworkPath,
     QuicReceiveContext,
 )
@@ -90,6 +90,10 @@ class Engine(Incoming):
         stream.sender.write(data, end_stream)
         self._talkative[stream] = None
 
+    def send_media(self, stream_id: int, data: bytes) -> None:
+        self._congestion.media.written += len(data)
+        self.send_stream_data(stream_id, data)
+
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         super().reset_stream(stream_id, error_code)
         if (stream := self._streams.get(stream_id)) is not None:  # or it has ended and is forgotten
@@ -113,9 +117,6 @@ class Engine(Incoming):
             patience = loss.get_probe_timeout() * 2**loss._pto_count
             self._loss_at = loss._time_of_last_sent_ack_eliciting_packet + patience
         return min(at for at in (self._close_at, space.ack_at, self._loss_at, self._pacing_at) if at is not None)
-
-    def media_written(self, size: int) -> None:
-        self._congestion.media.wrote(size)
 
     def discard(self, stream_id: int) -> bool:
         stream = self._streams.get(stream_id)
@@ -166,7 +167,7 @@ class Engine(Incoming):
             datagrams = []
         else:
             datagrams = super().datagrams_to_send(now)
-        if self._state not in END_STATES and self._crypto.send.is_valid():
+        if self._state is QuicConnectionState.CONNECTED and self._crypto.send.is_valid():
             acknowledge_at = self._space.ack_at
             if self._talkative or (acknowledge_at is not None and acknowledge_at <= now):
                 datagrams += self._write_streams(now, is_probe=is_probe)

@@ -32,7 +32,9 @@ class Owner(Protocol):
 
     _over: bool  # closed, or lost
 
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False, paced: bool = False) -> None: ...
+    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None: ...
+
+    def _write_media(self, stream_id: int, data: bytes) -> None: ...
 
     def _consumed(self, stream_id: int, count: int, unread: int) -> None: ...
 
@@ -110,7 +112,10 @@ class SendStream(trio.abc.SendStream):
         """
         if self._ended or self._stopped is not None or self._connection._over:
             self._check()
-        self._connection._write(self.stream_id, data, paced=self._paced)
+        if self._paced:
+            self._connection._write_media(self.stream_id, data)
+        else:
+            self._connection._write(self.stream_id, data)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Append to the stream; wait while more than ``TransportSettings.send_buffer`` bytes are unacknowledged.

@@ -245,37 +245,35 @@ class _Backlog:
     they are the ones to count by, since what is lost on the way and sent again is late too, but no sign of a queue.
     """
 
-    __slots__ = ("_round_trip", "_unacknowledged", "_unsent", "_written")
+    __slots__ = ("_round_trip", "_unacknowledged", "_written")
 
     def __init__(self) -> None:
         self._written = 0
         # Of each packet: where it ends, and when it was written.
-        self._unsent: deque[tuple[int, float]] = deque()
         self._unacknowledged: deque[tuple[int, float]] = deque()
         self._round_trip = float("inf")  # the shortest seen
 
     def wrote(self, size: int, now: float) -> None:
         self._written += size
-        self._unsent.append((self._written, now))
         self._unacknowledged.append((self._written, now))
 
     def is_gone(self, now: float) -> None:
         """All that was written is acknowledged."""
         if self._unacknowledged:
-            self._round_trip = min(self._round_trip, now - self._unacknowledged[-1][1])
-            self._unsent.clear()
+            if (round_trip := now - self._unacknowledged[-1][1]) < self._round_trip:
+                self._round_trip = round_trip
             self._unacknowledged.clear()
 
     def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
         """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
+        waiting = self._unacknowledged
         sent, acknowledged = self._written - unsent, self._written - backlog
-        while self._unsent and self._unsent[0][0] <= sent:
-            self._unsent.popleft()
-        while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
-            self._round_trip = min(self._round_trip, now - self._unacknowledged.popleft()[1])
-        return (bool(self._unsent) and now - self._unsent[0][1] > UNSENT_AGE) or (
-            bool(self._unacknowledged) and now - self._unacknowledged[0][1] - self._round_trip > BACKLOG_AGE
-        )
+        while waiting and waiting[0][0] <= acknowledged:
+            self._round_trip = min(self._round_trip, now - waiting.popleft()[1])
+        if waiting and now - waiting[0][1] - self._round_trip > BACKLOG_AGE:
+            return True
+        oldest_unsent = next((at for end, at in waiting if end > sent), now) if unsent else now
+        return now - oldest_unsent > UNSENT_AGE
 
 
 class Uplink:
@@ -471,7 +469,7 @@ class Uplink:
             packet, passage = self._queue.popleft()
             self._release(packet, passage, deadline)
             self.lateness.add(self._clock.now() - deadline)
-            if self._changed and (len(self._queue) <= self._low or (passage is not None and passage.gone)):
+            if (len(self._queue) <= self._low or (passage is not None and passage.gone)) and self._changed:
                 self._changed.unpark_all()
         elif self._finishing:
             self._leave_clock()

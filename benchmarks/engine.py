@@ -125,8 +125,7 @@ def cost_per_frame(
             began = time.process_time()
             for stream_id in ids[tick % PHASES :: PHASES]:
                 assert stream_id is not None
-                wire.client.send_stream_data(stream_id, frame)
-                wire.client.media_written(FRAME)
+                wire.client.send_media(stream_id, frame)
                 frames += 1
             wire.client_cpu += time.process_time() - began
             wire.run(PTIME / PHASES)

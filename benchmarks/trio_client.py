@@ -8,6 +8,7 @@ Prints a :class:`~benchmarks.talk.Report` as JSON. With ``stock`` the same clien
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import trio
 
@@ -20,7 +21,8 @@ from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, number_in,
 class Talk:
     """All calls of the client, and what is known of their packets."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.lateness: list[float] = []
         self.echoes: list[float] = []
 
@@ -28,7 +30,7 @@ class Talk:
         sent_at: dict[int, float] = {}  # by the packet's own number: one that is shed spends its sequence number
 
         def sent(payload: bytes, codec: Codec, deadline: float) -> None:
-            now = trio.current_time()
+            now = self.now()
             sent_at[number_in(payload)] = now
             self.lateness.append(now - deadline)
 
@@ -36,7 +38,7 @@ class Talk:
         frames = call.audio()
         task_status.started()
         async for frame in frames:
-            self.echoes.append(trio.current_time() - sent_at.pop(number_in(frame.payload)))
+            self.echoes.append(self.now() - sent_at.pop(number_in(frame.payload)))
 
 
 async def speak(call: ActiveCall) -> None:
@@ -48,7 +50,7 @@ async def speak(call: ActiveCall) -> None:
 
 async def run(session: Session, calls: int, seconds: float) -> Report:
     """Place the calls, talk, and report."""
-    talk = Talk()
+    talk = Talk(session.clock.now)
     placed = [await session.originate("+15550100001", trunk_id="bench", codec=Codec.PCMU) for _ in range(calls)]
     async with trio.open_nursery() as listening:
         for call in placed:

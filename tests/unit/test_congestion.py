@@ -65,7 +65,7 @@ def speak(window: MediaWindow, per_second: float, now: float, seconds: float, *,
     """Media is written and acknowledged, as far as the path carries it. Returns the time afterwards."""
     until = now + seconds
     while now < until:
-        window.media.wrote(round(per_second * 0.02))
+        window.media.written += round(per_second * 0.02)
         window.media.acknowledged(round(min(per_second, carried) * 0.02))
         window.media.advance(now)
         now += 0.02
@@ -87,7 +87,7 @@ def test_the_rate_is_what_was_written_and_got_through() -> None:
 def test_the_rate_is_forgotten_with_the_media() -> None:
     rate = MediaRate()
     rate.advance(100.0)
-    rate.wrote(10_000)
+    rate.written += 10_000
     rate.acknowledged(10_000)
     rate.advance(100.0 + INTERVAL)
     assert rate.per_second == pytest.approx(10_000 / INTERVAL)
