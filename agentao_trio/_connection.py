@@ -493,6 +493,9 @@ class Connection(trio.abc.AsyncResource):
     def _close_now(self, code: int, reason: str) -> None:
         self._closing = self._over = True
         if self._ending is None:
+            # What has arrived here need not be kept for us; a CLOSE does not say so.
+            self._engine.acknowledge(trio.current_time())
+            self._send_datagrams()
             self._engine.close_with(code, reason)
             self._send_datagrams()
             self._finish(Ending(by="us", code=code, reason=reason, is_application=True))

@@ -140,6 +140,12 @@ class StockEngine(QuicConnection):
         certificate = self.peer_certificate
         return None if certificate is None else certificate.public_bytes(serialization.Encoding.DER)
 
+    def acknowledge(self, now: float) -> None:
+        """Let an acknowledgement that waits for company go with the next datagrams."""
+        space = self._spaces.get(tls.Epoch.ONE_RTT)
+        if space is not None and space.ack_at is not None:
+            space.ack_at = min(space.ack_at, now)
+
     def close_with(self, code: int, reason: str) -> None:
         """Queue an application CLOSE; a reason that would not fit a datagram is cut (aioquic would raise)."""
         self.close(error_code=code, reason_phrase=reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore"))

@@ -24,7 +24,7 @@ def test_nothing_is_left_behind(name: str, kind: Kind) -> None:
 def test_an_opening_can_be_cancelled_at_every_step() -> None:
     runs, findings = sweep(SCENARIOS["opening"])
     assert findings == []
-    assert runs > 50
+    assert runs >= 40
 
 
 @pytest.mark.parametrize("kind", POINTS)

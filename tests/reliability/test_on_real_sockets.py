@@ -155,7 +155,7 @@ async def test_a_nat_that_forgets_costs_nothing() -> None:
 
 async def test_a_lossy_path_loses_no_hangup() -> None:
     async with open_gateway(settings=SETTINGS, seed=1) as gateway, through_a_relay(gateway) as (session, relay):
-        relay.loss = 0.1
+        relay.loss = 0.3
         with trio.fail_after(HANGS):
             async with trio.open_nursery() as nursery:
 
