@@ -127,6 +127,13 @@ class Connection(trio.abc.AsyncResource):
         self._datagrams_sent = self._datagrams_received = self._bytes_sent = self._bytes_received = 0
         self._datagrams_dropped = self._path_errors = 0
 
+    def __repr__(self) -> str:
+        state = "established" if self._established else "connecting"
+        if self.is_over:
+            state = f"over by {self._ending.by}" if self._ending is not None else "closing"
+        streams = len(self._senders) + len(self._receivers)
+        return f"<Connection to {self._engine.get_peer_address()}, {state}, {streams} streams>"
+
     # -- for the program
 
     @property

@@ -70,6 +70,9 @@ class UdpSocket:
             sock.setsockopt(stdlib_socket.SOL_SOCKET, option, SOCKET_BUFFER)
         _forbid_fragmentation(sock)
 
+    def __repr__(self) -> str:
+        return f"<UdpSocket {'closed' if self._socket.fileno() == -1 else self.address}>"
+
     @property
     def address(self) -> Address:
         """Where this one is: host and port."""

@@ -72,6 +72,10 @@ class Listener:
         self._closed = False
         self._accepted = self._answered = self._refused = self._unroutable = 0
 
+    def __repr__(self) -> str:
+        where = "closed" if self._closed else f"at {self._socket.address}"
+        return f"<Listener {where}, {len(self._connections)} connections, {len(self._half_open)} half open>"
+
     @property
     def address(self) -> Address:
         """Where the listener is reached."""

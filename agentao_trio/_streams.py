@@ -95,6 +95,10 @@ class SendStream(trio.abc.SendStream):
         self._cut = False  # a send_all was cancelled in the middle of its data
         self._stopped: int | None = None  # the peer's STOP_SENDING code
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open" if self._stopped is None else f"stopped with {self._stopped}"
+        return f"<SendStream {self.stream_id}, {state}>"
+
     @property
     def backlog(self) -> int:
         """Bytes written that the peer has not acknowledged yet. They cannot be taken back."""
@@ -213,6 +217,10 @@ class ReceiveStream(trio.abc.ReceiveStream):
         self._stopped = False  # by us
         self._ended = False  # by us, or the program has seen its end
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open" if self._reset is None else f"reset with {self._reset}"
+        return f"<ReceiveStream {self.stream_id}, {state}, {len(self._buffer)} bytes waiting>"
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Up to ``max_bytes`` (default: all there is), at least one; ``b""`` at the end of the stream, again and again.
 
@@ -299,6 +307,9 @@ class BidiStream(trio.abc.HalfCloseableStream):
         self.stream_id: int = send.stream_id
         self.send = send
         self.receive = receive
+
+    def __repr__(self) -> str:
+        return f"<BidiStream {self.stream_id}: {self.send!r}, {self.receive!r}>"
 
     @property
     def backlog(self) -> int:

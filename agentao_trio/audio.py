@@ -169,6 +169,9 @@ class Packetizer:
             raise ValueError(f"a packet needs at least one byte, not {packet_bytes}")
         self._rest = b""
 
+    def __repr__(self) -> str:
+        return f"<Packetizer of {self._codec.name}, {self._packet_bytes} bytes each, {self.pending} waiting>"
+
     @property
     def pending(self) -> int:
         """Bytes waiting for the rest of their packet; always less than a packet."""
@@ -269,6 +272,9 @@ class SequenceTracker:
         #: Whether the packet marked end of stream has arrived.
         self.ended: bool = False
 
+    def __repr__(self) -> str:
+        return f"<SequenceTracker, {self.received} received, {self.lost} lost{', ended' if self.ended else ''}>"
+
     def feed(self, sequence_number: int, end_of_stream: bool = False) -> Arrival:
         """Take note of one packet and say what it is. Never raises."""
         if self.ended:
@@ -330,6 +336,9 @@ class JitterEstimator:
         self._arrived_at = 0.0
         #: The estimate so far, in milliseconds; 0.0 until two packets have arrived.
         self.jitter_ms: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<JitterEstimator at {self.jitter_ms:.3f} ms>"
 
     def feed(self, sequence_number: int, arrived_at: float) -> None:
         """Take note of a packet that arrived at ``arrived_at`` seconds of any steady clock.

@@ -42,6 +42,10 @@ class Subscription(Generic[T]):
         self._wanted = wanted
         self._error: Exception | None = None
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._ended else "open"
+        return f"<Subscription {state}, {len(self._items)} items waiting, {self.dropped} dropped>"
+
     def __aiter__(self) -> Subscription[T]:
         return self
 
@@ -111,6 +115,9 @@ class Broadcast(Generic[T]):
         self._early: deque[T] | None = deque(maxlen=early) if early else None
         self._dropped_elsewhere = 0
         self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<Broadcast {'ended' if self._ended else 'open'}, {len(self._readers)} readers, {self.dropped} dropped>"
 
     @property
     def dropped(self) -> int:

@@ -81,6 +81,9 @@ class AudioReceiver:
         self._frames = frames
         self._converter = converter
 
+    def __repr__(self) -> str:
+        return f"<AudioReceiver of {self._frames!r}>"
+
     @property
     def dropped(self) -> int:
         """Frames this reader was too slow for."""
@@ -117,6 +120,9 @@ class PayloadReceiver:
     def __init__(self, frames: AudioReceiver) -> None:
         self._frames = frames
 
+    def __repr__(self) -> str:
+        return f"<PayloadReceiver of {self._frames!r}>"
+
     @property
     def dropped(self) -> int:
         """Frames this reader was too slow for."""
@@ -146,6 +152,11 @@ class Downlink:
         self.taps: list[Callable[[AudioFrame, float], None]] = []
         # The agent has a second to get going before the first frames are dropped.
         self._frames: Broadcast[AudioFrame] = Broadcast(early=_packets(INBOX_SECONDS))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Downlink in {self.codec or 'no codec yet'}, {self.packets_received} packets, {self.tracker.lost} lost>"
+        )
 
     @property
     def dropped(self) -> int:
@@ -218,6 +229,10 @@ class Mark:
         self._position = position
         self._passed: bool | None = None
         self._settled = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "waiting" if self._passed is None else "passed" if self._passed else "not passed"
+        return f"<Mark {self.name!r}, {state}>"
 
     @property
     def passed(self) -> bool | None:
@@ -322,6 +337,10 @@ class Uplink:
         self._said_all = trio.Event()
         # One condition variable for all that senders wait for: room, drained, ended.
         self._changed = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "sending" if self._sending else "idle"
+        return f"<Uplink of {self.call_sid}, {state}, {self.queued} packets queued, {self.counters.packets_sent} sent>"
 
     @property
     def queued(self) -> int:

@@ -40,6 +40,9 @@ class Lateness:
     def __init__(self, window: int = 512) -> None:
         self._recent: deque[float] = deque(maxlen=window)
 
+    def __repr__(self) -> str:
+        return f"<Lateness of {len(self._recent)} releases, median {self.quantile(0.5):g} s>"
+
     def add(self, seconds: float) -> None:
         self._recent.append(seconds)
 
@@ -80,6 +83,9 @@ class Slot:
         #: Slots that passed unused because the whole program was late by more than a period.
         self.skipped: int = 0
 
+    def __repr__(self) -> str:
+        return f"<Slot {'in use' if self in self._members else 'left'}, {self.skipped} skipped>"
+
     def leave(self) -> None:
         """Give the place back: the member is not called any more. Harmless when repeated."""
         self._members.pop(self, None)
@@ -103,6 +109,10 @@ class PacketClock:
         self._ticks = 0
         self._slots_skipped = 0
         self._lateness = Lateness(4096)
+
+    def __repr__(self) -> str:
+        members = sum(map(len, self._phases))
+        return f"<PacketClock, {members} members, {self._ticks} ticks, {self._slots_skipped} slots skipped>"
 
     def join(self, on_slot: Callable[[float], None]) -> Slot:
         """Become a member of the phase that has the fewest.

@@ -88,6 +88,10 @@ class FrameDecoder:
         self._wanted = 0
         self._position = 0  # of the first byte not yet given out, from the start of the stream
 
+    def __repr__(self) -> str:
+        state = "finished" if self.error is not None else f"at byte {self._position}"
+        return f"<FrameDecoder {state}, {len(self._pending)} bytes waiting, {self.short} short frames>"
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that ``data`` completes, oldest first.
 
