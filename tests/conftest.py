@@ -18,9 +18,10 @@ import trio
 from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
 
-#: What a shell or a CI service may say of terminals and colours; tests say themselves what they want of them.
-for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHON_COLORS"):
+# What a shell, a terminal or a CI service says of widths and colours; tests say themselves what they want of them.
+for name in ("LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHON_COLORS"):
     os.environ.pop(name, None)
+os.environ["COLUMNS"] = "80"
 
 # No example is judged by the clock.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
