@@ -184,8 +184,14 @@ class _Attempt:
                 raise ConnectError(
                     f"the key log {self._tls.keylog} cannot be written ({error.strerror})", reason="files"
                 ) from error
+        tls, name = self._tls, self._tls.server_name or self._host
+        if not name.isascii():
+            try:  # certificates and TLS have names as they are in the DNS
+                tls = attrs.evolve(tls, server_name=name.encode("idna").decode("ascii"))
+            except UnicodeError as error:
+                raise ConnectError(f"no certificate can be for the name {name!r} ({error})", reason="name") from error
         try:
-            return client_configuration(self._settings, self._tls, self._host, keylog)
+            return client_configuration(self._settings, tls, self._host, keylog)
         except (OSError, ValueError) as error:
             what = "the CA given as bytes" if isinstance(self._tls.ca, bytes) else f"the CA file {self._tls.ca}"
             raise ConnectError(

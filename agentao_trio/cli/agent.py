@@ -11,6 +11,7 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -140,6 +141,7 @@ def _check(options: AgentOptions) -> None:
         _config(options, options.gateway)
     elif options.workers > 1 or options.fleet is not None:
         raise UsageError("--workers and --fleet need a --gateway that calls come from")
+    _check_fleet(options.fleet)
     if options.workers > 1 and options.fleet is None:
         raise UsageError("--workers needs --fleet redis://…, so that each call is answered by one of them")
     if options.workers > 1 and options.live is not None:
@@ -151,6 +153,18 @@ def _check(options: AgentOptions) -> None:
             options.record.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--record {options.record}: {error.strerror or error}") from None
+
+
+def _check_fleet(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        is_redis = bool(parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0)
+    except ValueError:  # a port that is none
+        is_redis = False
+    if not is_redis:  # and not shown, as there may be a password in it
+        raise UsageError("--fleet takes the address of a Redis: redis://HOST:PORT, or rediss://HOST:PORT for TLS")
 
 
 def _check_extras(options: AgentOptions) -> None:
@@ -168,6 +182,7 @@ def _check_model(model: str) -> None:
     if model == SIMULATED:
         return
     try:
+        urlsplit(model).port  # noqa: B018 - raises ValueError for one that is none
         websocket(model, headers={"Authorization": ""} if _key() else {})
         where = address(model)  # without what may be secret in it
     except ValueError as error:

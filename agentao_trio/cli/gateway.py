@@ -92,6 +92,8 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
         except OSError as error:
             where = f"UDP port {options.port} of {options.host}"
             raise OSError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from None
+        except ValueError as error:
+            raise UsageError(f"no certificate can be made for that --name: {error}") from None
         _write(options.ca_file, gateway.ca_pem)
         ca = shlex.quote(str(options.ca_file))
         screen.say(f"Listening on {gateway.endpoint}; its certificate authority is in {options.ca_file}. Call it:")

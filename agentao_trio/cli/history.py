@@ -51,6 +51,8 @@ history_app: App = App(
 
 #: Seconds between two looks for new records.
 TAIL_INTERVAL = 0.25
+#: Calls that are shown at most.
+MOST = 1_000_000_000
 
 
 @Parameter(name="*")
@@ -111,7 +113,7 @@ def list_command(
     /,
     *,
     which: Which = Which(),
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))] = 50,
     json_lines: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """The calls, the latest first.
@@ -282,7 +284,7 @@ def report_command(
     *,
     out: Path,
     title: str = "Calls",
-    latest: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 200,
+    latest: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 200,
     which: Which = Which(),
 ) -> int:
     """The figures as one HTML page with tables and plots, which needs nothing else to be read.

@@ -56,11 +56,14 @@ def command(where: str, asked: ConformanceOptions) -> int:
             output.print(_list(selected, options))
             return 0
         target, profile = _target(where, asked)
+        _make_room(asked)
         return _judge(where, target, profile, options, asked)
     except ValueError as error:
         return report_error(UsageError(str(error)))
     except (UsageError, ProfileError) as error:
         return report_error(UsageError(str(error)))
+    except OSError as error:  # what was written, or was to be
+        return report_error(error)
 
 
 # -- what was asked -------------------------------------------------------------------------------------------------
@@ -193,6 +196,15 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+def _make_room(asked: ConformanceOptions) -> None:
+    """Raise OSError for a place that results cannot be written to, while nothing has been lost yet."""
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+    for path in (asked.json, asked.junit, asked.html):
+        if path is not None:
+            path.open("a").close()
+
+
 def _write(report: RunReport, asked: ConformanceOptions) -> None:
     files: dict[Path, str] = {}
     texts: dict[str, Callable[[], str]] = {
@@ -204,7 +216,6 @@ def _write(report: RunReport, asked: ConformanceOptions) -> None:
         if path is not None:
             files[path] = texts[name]()
     if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
         files |= {asked.out / name: text() for name, text in texts.items()}
         for result in report.results:
             if result.findings:

@@ -73,11 +73,18 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def report_error(error: BaseException) -> int:
     """Say what went wrong in one line, and return the exit status for it."""
-    text = str(error)
+    text = _in_words(error)
     for ours, theirs in SPELLINGS.items():
         text = text.replace(ours, theirs)
     errors.print(f"error: {printable(text)}", soft_wrap=True)
     return USAGE if isinstance(error, MISUSE) else FAILURE
+
+
+def _in_words(error: BaseException) -> str:
+    # What the system says, without its number.
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 class _Lines(logging.Handler):

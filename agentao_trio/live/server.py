@@ -266,7 +266,11 @@ async def serve(
         detach = hub.attach(server.take)
         try:
             nursery.start_soon(server.run)
-            listeners = await trio.open_tcp_listeners(port, host=host)
+            try:
+                listeners = await trio.open_tcp_listeners(port, host=host)
+            except OSError as error:
+                where = f"cannot listen on TCP port {port} of {host}"
+                raise OSError(error.errno, f"{where}: {error.strerror or error}") from error
             for listener in listeners:
                 nursery.start_soon(trio.serve_listeners, server.answer, [listener])
             name = f"[{host}]" if ":" in host else host

@@ -1,0 +1,79 @@
+"""What people get wrong on the command line, and what a machine lacks: one line that says it, and no traceback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from agentao_trio.cli import app
+from agentao_trio.store import open_store
+
+NOWHERE = "quic://127.0.0.1:1"
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """A TCP port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield str(listener.getsockname()[1])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a file called text and an empty history file called calls.db."""
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_text("hello\n")
+
+    async def main() -> None:
+        async with open_store("calls.db"):
+            pass
+
+    trio.run(main)
+    return tmp_path
+
+
+#: Command → its exit status, and a part of the one line.
+WRONG = {
+    "agent --model ws://127.0.0.1:1x": (2, "--model: Port could not be cast"),
+    f"agent --fleet nonsense --gateway {NOWHERE}": (2, "--fleet takes the address of a Redis"),
+    f"agent --fleet redis://:secret@host:port --gateway {NOWHERE}": (2, "--fleet takes the address of a Redis"),
+    f"agent --fleet http://host --gateway {NOWHERE}": (2, "--fleet takes the address of a Redis"),
+    f"call +15550100016 --gateway {NOWHERE} --server-name a..é": (1, "no certificate can be for the name 'a..é'"),
+    f"call +15550100016 --gateway {NOWHERE} --server-name bücher.example": (1, "nobody listens on UDP port 1"),
+    "conformance simulated --out text": (1, "text: File exists"),
+    "conformance simulated --json missing/results.json": (1, "missing/results.json: No such file or directory"),
+    "conformance simulated --html .": (1, ".: Is a directory"),
+    "demo --live --no-browser --port 0 --record text": (2, "cannot make the directory text: File exists"),
+    "gateway --port 0 --name a..b": (2, "no certificate can be made for that --name"),
+    "history export calls.db --out .": (1, ".: Is a directory"),
+    "history list calls.db --limit 99999999999999999999": (2, "--limit. Must be <= 1000000000"),
+}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("line", WRONG)
+def test_it_is_told_in_one_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, words = WRONG[line]
+    try:
+        told = app(line.split())
+    except SystemExit as end:
+        told = end.code
+    _, err = capsys.readouterr()
+    assert (told, err.count("\n")) == (status, 1)
+    assert err.startswith("error: ")
+    assert words in err
+    assert "secret" not in err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "line", ["agent --live", "demo --live --no-browser --record recordings --port", "live calls.db --port"]
+)
+def test_a_port_that_is_taken_is_named(line: str, taken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app([*line.split(), taken]) == 1
+    _, err = capsys.readouterr()
+    assert err == f"error: cannot listen on TCP port {taken} of 127.0.0.1: Address already in use\n"
