@@ -93,7 +93,7 @@ class Accumulators:
             return None
         key = (event.response_id, event.item_id, event.content_index if isinstance(event, PartEvent) else 0)
         if isinstance(event, _DELTAS):
-            return self._delta(key, event.delta)
+            return self.add(key, event.delta)
         match event:
             case ResponseOutputAudioDelta(delta=delta):
                 part = self._part(key)
@@ -104,6 +104,15 @@ class Accumulators:
                 return self._done(key, text)
             case _:
                 return None
+        return self.part(key)
+
+    def add(self, key: PartKey, delta: str) -> Accumulated | None:
+        """More words of one part; None where no more are taken of it."""
+        part = self._part(key)
+        if part.complete:
+            self._late += 1
+            return None
+        self._add(part, delta)
         return self.part(key)
 
     def part(self, key: PartKey) -> Accumulated | None:
@@ -127,6 +136,12 @@ class Accumulators:
         for key in [key for key in self._parts if key[0] == response_id]:
             self._held -= self._parts.pop(key).size
 
+    def drop(self, key: PartKey) -> None:
+        """One part makes room. Harmless where it is not held."""
+        part = self._parts.pop(key, None)
+        if part is not None:
+            self._held -= part.size
+
     def statistics(self) -> AccumulatorStatistics:
         """A snapshot."""
         return AccumulatorStatistics(
@@ -146,14 +161,6 @@ class Accumulators:
                 self._held -= self._parts.pop(next(iter(self._parts))).size
                 self._parts_dropped += 1
         return part
-
-    def _delta(self, key: PartKey, delta: str) -> Accumulated | None:
-        part = self._part(key)
-        if part.complete:
-            self._late += 1
-            return None
-        self._add(part, delta)
-        return self.part(key)
 
     def _done(self, key: PartKey, text: str) -> Accumulated | None:
         part = self._part(key)

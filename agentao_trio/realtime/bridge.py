@@ -46,6 +46,7 @@ from agentao_trio.realtime.dialogue import MODEL_RATE, Dialogue
 from agentao_trio.realtime.playout import PlayoutStatistics
 from agentao_trio.realtime.protocol import AudioFormat, FunctionTool, Item, SessionConfig
 from agentao_trio.realtime.responses import Responses
+from agentao_trio.realtime.sequence import Violation
 from agentao_trio.realtime.session import RealtimeSession, RealtimeState
 from agentao_trio.realtime.tool_calls import ToolCalls, ToolStatistics
 from agentao_trio.realtime.tools import Tool, as_tool
@@ -99,7 +100,6 @@ class BridgeStatistics:
     #: How often the call ran out of packets in the middle of an utterance, because this program was late.
     ran_dry: int
     malformed_audio: int
-    duplicates: int
     #: Truncations and the like for which there was no room or no connection.
     unsent_controls: int
 
@@ -235,6 +235,7 @@ class Bridge:
         await model.update(config)
         model.on_reconnecting(self._reconnecting)
         model.on_renewed(self._renewed)
+        model.on_violation(self._violated)
         publish("connected", **self._names(), session_id=model.session_id)
         publish("started", conversation_id=model.session_id)
 
@@ -253,6 +254,10 @@ class Bridge:
     def _renewed(self, reason: str) -> None:
         if self._ending is None:
             self._dialogue.renewed(reason)
+
+    def _violated(self, violation: Violation) -> None:
+        if self._ending is None:
+            self._dialogue.violation(violation)
 
     def _end(self, reason: str) -> None:
         """It is over, and all its tasks are."""

@@ -40,6 +40,7 @@ __all__ = [
     "MessageTransport",
     "WebSocketTransport",
     "address",
+    "is_secret",
     "lost",
     "memory_transports",
     "refused_with",
@@ -117,6 +118,11 @@ def lost(code: int, reason: str) -> ConnectionLost:
     return ConnectionLost(f"{words} (close code {code}){said}", code=code, reason=reason)
 
 
+def is_secret(header: str) -> bool:
+    """Whether what stands in a header of this name opens doors."""
+    return header.lower() in {"authorization", "api-key", "x-api-key", "x-goog-api-key"}
+
+
 class WebSocketTransport:
     """A :class:`MessageTransport` over an open WebSocket of either side."""
 
@@ -174,8 +180,7 @@ def websocket(
     parts = urlsplit(url)
     if parts.scheme not in {"ws", "wss"} or not parts.hostname:
         raise ValueError(f"{quoted(address(url))} is not the address of a model: it has to begin with wss:// or ws://")
-    secret = any(name.lower() in {"authorization", "api-key"} for name in headers)
-    if secret and parts.scheme == "ws" and not _is_local(parts.hostname):
+    if any(map(is_secret, headers)) and parts.scheme == "ws" and not _is_local(parts.hostname):
         raise ValueError(f"a key is not sent in the clear to {parts.hostname}; use wss://")
     if ping_timeout > ping_interval:
         raise ValueError(f"ping_timeout ({ping_timeout} s) is not to be longer than ping_interval ({ping_interval} s)")

@@ -43,6 +43,7 @@ from agentao_trio.realtime.protocol import (
     ServerEvent,
     UnsetType,
 )
+from agentao_trio.realtime.repeats import Repeats
 
 __all__ = [
     "Change",
@@ -187,8 +188,8 @@ class Conversation:
         self._growing: dict[str, dict[PartKey, str]] = {}
         #: Parts of which all the caller's words are known.
         self._transcribed: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._held = self._items_dropped = self._late = self._duplicates = 0
+        self._repeats = Repeats()
+        self._held = self._items_dropped = self._late = 0
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self._items)} items, {len(self._responses)} responses in progress>"
@@ -230,7 +231,7 @@ class Conversation:
             bytes_held=self._held,
             items_dropped=self._items_dropped,
             late=self._late,
-            duplicates=self._duplicates,
+            duplicates=self._repeats.count,
             accumulators=self._accumulators.statistics(),
         )
 
@@ -240,12 +241,8 @@ class Conversation:
         event = received.event
         if isinstance(event, ResponseOutputAudioDelta):
             return ()  # audio is played, not kept
-        if event.event_id:
-            same = (event.event_id, hash(received.raw))
-            if same in self._seen:
-                self._duplicates += 1
-                return ()
-            _remember(self._seen, same)
+        if self._repeats.has(received):
+            return ()
         match event:
             case ConversationItemAdded(item=item) | ConversationItemDone(item=item):
                 self._upsert(item, changes, after=event.previous_item_id)
@@ -345,7 +342,8 @@ class Conversation:
 
     def _remove(self, item_id: str) -> None:
         del self._items[item_id]
-        self._growing.pop(item_id, None)
+        for key in self._growing.pop(item_id, {}):
+            self._accumulators.drop(key)
         self._held -= self._sizes.pop(item_id)
         self._order = None
         gone = [each for each in self._after if each not in self._items]
@@ -490,15 +488,24 @@ class Conversation:
         at: dict[str, Any] = {"item_id": known.id, "content_index": index, "role": known.item.role or "user"}
         if isinstance(event, ConversationItemInputAudioTranscriptionCompleted):
             _remember(self._transcribed, (known.id, index))
+            self._accumulators.drop(("", known.id, index))
+            self._growing.get(known.id, {}).pop(("", known.id, index), None)
             self._say(known, index, "audio", event.transcript)
             changes.append(TranscriptFinal(**at, text=event.transcript))
         elif (known.id, index) in self._transcribed:
             self._late += 1
         elif event.delta:
-            content = known.item.content or ()
-            before = (content[index].transcript if index < len(content) else None) or ""
-            self._say(known, index, "audio", before + event.delta)
-            changes.append(TranscriptDelta(**at, delta=event.delta, offset=len(before)))
+            key = ("", known.id, index)
+            before = "" if self._accumulators.part(key) else self._words_of(known, index)
+            told = self._accumulators.add(key, before + event.delta)
+            self._growing.setdefault(known.id, {})[key] = "audio"
+            if told is not None:
+                offset = told.characters - len(event.delta)
+                changes.append(TranscriptDelta(**at, delta=event.delta, offset=offset))
+
+    def _words_of(self, known: ConversationItem, index: int) -> str:
+        content = known.item.content or ()
+        return (content[index].transcript if index < len(content) else None) or ""
 
 
 # -- merging what is known with what is told ------------------------------------------------------------------------

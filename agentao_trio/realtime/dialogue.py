@@ -26,8 +26,10 @@ from agentao_trio.audio import PACKET_MS, Codec
 from agentao_trio.call import ActiveCall
 from agentao_trio.convert import Resampler
 from agentao_trio.errors import AgentaoError
+from agentao_trio.legible import legible
 from agentao_trio.realtime import protocol
 from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
+from agentao_trio.realtime.sequence import Violation
 from agentao_trio.realtime.session import RealtimeSession
 from agentao_trio.realtime.speech import Speaker
 from agentao_trio.realtime.transcripts import Transcripts
@@ -40,8 +42,8 @@ __all__ = ["MODEL_RATE", "Dialogue"]
 MODEL_RATE = 24_000
 #: Error codes that tell of a race nobody has to mind.
 _RACES = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
-#: Deltas that are remembered, to recognise one that is delivered twice.
-_RECENT = 256
+#: Items that have had no sound yet, and are remembered for that.
+_MOST_UNHEARD = 256
 
 
 @attrs.define(eq=False)
@@ -51,7 +53,6 @@ class Counts:
     responses: int = 0
     barge_ins: int = 0
     malformed_audio: int = 0
-    duplicates: int = 0
     unsent_controls: int = 0
 
 
@@ -92,9 +93,9 @@ class Dialogue:
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         #: Responses that have ended.
         self.ended: int = 0
+        self._rules_broken: set[str] = set()
         self._speaking_item = ""
         self._unheard: OrderedDict[str, str] = OrderedDict()  # messages without any sound or text yet, by response
-        self._recent: dict[str, None] = {}  # a set that knows its oldest
 
     def handlers(self) -> dict[type[protocol.ServerEvent], Callable[[Any], None]]:
         """Which events are to be handed to which method."""
@@ -145,12 +146,9 @@ class Dialogue:
             self._tell(self.transcripts.complete(item.id, item.role, words))
 
     def _caller_delta(self, event: protocol.ConversationItemInputAudioTranscriptionDelta) -> None:
-        if self._is_new(event):
-            self._tell(self.transcripts.delta(event.item_id, "user", event.delta or ""))
+        self._tell(self.transcripts.delta(event.item_id, "user", event.delta or ""))
 
     def _caller_transcribed(self, event: protocol.ConversationItemInputAudioTranscriptionCompleted) -> None:
-        if not self._is_new(event):
-            return
         self._tell(self.transcripts.complete(event.item_id, "user", event.transcript))
         if event.usage is not None:
             self._publish_usage(event.usage, transcription=event.item_id)
@@ -177,11 +175,11 @@ class Dialogue:
             self._forget_item(item.id)
             return
         self._unheard[item.id] = event.response_id
-        if len(self._unheard) > _RECENT:
+        if len(self._unheard) > _MOST_UNHEARD:
             self._unheard.popitem(last=False)
 
     def _audio_delta(self, event: protocol.ResponseOutputAudioDelta) -> None:
-        if not event.item_id or not self._is_new(event):
+        if not event.item_id:
             return
         try:
             data = binascii.a2b_base64(event.delta, strict_mode=True)
@@ -210,8 +208,6 @@ class Dialogue:
         self.speaker.wake()
 
     def _words(self, event: protocol.ResponseOutputAudioTranscriptDelta | protocol.ResponseOutputTextDelta) -> None:
-        if not self._is_new(event):
-            return
         if isinstance(event, protocol.ResponseOutputTextDelta):
             self._unheard.pop(event.item_id, None)
         self._tell(self.transcripts.delta(event.item_id, "assistant", event.delta))
@@ -373,6 +369,16 @@ class Dialogue:
 
     # -- records ----------------------------------------------------------------------------------------------------
 
+    def violation(self, violation: Violation) -> None:
+        """The server broke an order: tell once of each rule, as what is wrong with a server is so all the time."""
+        if violation.rule not in self._rules_broken:
+            self._rules_broken.add(violation.rule)
+            self.publish_error(
+                f"the model's server sent {legible(violation.wire_type, 64)} out of order: "
+                f"{legible(violation.about, 128)} {violation.rule}",
+                code="out_of_order",
+            )
+
     def publish_error(
         self,
         message: str,
@@ -413,17 +419,6 @@ class Dialogue:
         self._call.publish(RecordKind.USAGE, data=data)
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _is_new(self, event: protocol.ServerEvent) -> bool:
-        """Whether this event was not delivered before."""
-        if event.event_id:
-            if event.event_id in self._recent:
-                self.counts.duplicates += 1
-                return False
-            self._recent[event.event_id] = None
-            if len(self._recent) > _RECENT:
-                del self._recent[next(iter(self._recent))]
-        return True
 
     def _new_resampler(self) -> Resampler | None:
         return Resampler(MODEL_RATE, self._codec.clock_rate) if self._codec is Codec.PCM16 else None

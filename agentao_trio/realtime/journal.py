@@ -1,10 +1,12 @@
 """What went to a model and came from it, to be looked at later: a bounded log, figures, and a replay without effects.
 
-The log keeps the newest messages within a number of bytes, without their audio; counters and figures go on whatever is
-dropped. Times are seconds since the journal began, by a clock that never goes back. A log is exported as JSON lines:
-the first says which version of the format it is, each of the others is one message in the bytes that came (or would
-have, had there been no audio in it). Replaying folds them, at the offsets they were recorded with, into a fresh
-conversation, and touches nothing else; however often, the result is the same.
+The log keeps the newest messages within a number of bytes, without their audio, and without secrets: what stands in a
+field that is called so, and what the journal was told is one. With ``words="drop"`` it keeps the structure alone: of
+what was said, given to tools and configured in words there is how many characters it was. Counters and figures go on
+whatever is dropped. Times are seconds since the journal began, by a clock that never goes back. A log is exported as
+JSON lines: the first says which version of the format it is, each of the others is one message in the bytes that came
+(or would have, had there been no audio in it). Replaying folds them, at the offsets they were recorded with, into a
+fresh conversation, and touches nothing else; however often, the result is the same.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import json
 import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import attrs
+import msgspec
 
 from agentao_trio.analytics import Distribution, Spread
 from agentao_trio.errors import RealtimeError
@@ -31,7 +34,7 @@ from agentao_trio.realtime.protocol import (
     ga_name,
 )
 
-__all__ = ["VERSION", "Direction", "Entry", "Journal", "JournalStatistics", "read_journal", "replay"]
+__all__ = ["VERSION", "Direction", "Entry", "Journal", "JournalStatistics", "Words", "read_journal", "replay"]
 
 #: The version of the exported format.
 VERSION = 1
@@ -47,7 +50,37 @@ _OTHERS = "(others)"
 _AUDIO = re.compile(rb'("(?:audio|delta)"\s*:\s*")([A-Za-z0-9+/]{64,}={0,2})(")')
 _AUDIO_TYPES = frozenset({"response.output_audio.delta", "input_audio_buffer.append", "session.output_audio.delta"})
 
+#: Names of fields that hold secrets, also those of other servers that the model is to ask.
+_SECRET = re.compile(
+    rb'"(?:authorization|headers|client_secret|[a-z_]*api_?key|access_token|password)"\s*:', re.IGNORECASE
+)
+_SECRETS = frozenset({"authorization", "headers", "client_secret", "access_token", "password"})
+#: Fields that hold names, states and numbers, and no words of anybody. A field that is not here may hold words.
+_STRUCTURE = frozenset(
+    {
+        *(
+            "type",
+            "object",
+            "status",
+            "reason",
+            "code",
+            "param",
+            "role",
+            "phase",
+            "format",
+            "model",
+            "voice",
+            "language",
+        ),
+        *("id", "event_id", "item_id", "response_id", "call_id", "conversation_id", "previous_item_id", "client_id"),
+        *("name", "modality", "output_modalities", "modalities", "eagerness", "conversation", "truncation"),
+        *("language", "tool_choice", "input_audio_format", "output_audio_format", "include"),
+    }
+)
+
 Direction = Literal["received", "sent"]
+#: What becomes of words in the log.
+Words = Literal["keep", "drop"]
 
 
 @attrs.frozen(kw_only=True)
@@ -86,12 +119,24 @@ class _Timer:
 
 
 class Journal:
-    """A log of at most ``most_bytes``, and figures. ``clock`` gives seconds and never goes back."""
+    """A log of at most ``most_bytes``, and figures. ``clock`` gives seconds and never goes back.
 
-    def __init__(self, *, clock: Callable[[], float], most_bytes: int = MOST_BYTES) -> None:
+    ``words="drop"`` keeps no words, and ``secrets`` are struck out wherever they stand.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        most_bytes: int = MOST_BYTES,
+        words: Words = "keep",
+        secrets: Iterable[str] = (),
+    ) -> None:
         self._clock = clock
         self._began = clock()
         self._most_bytes = most_bytes
+        self._words = words
+        self._secrets = [secret.encode() for secret in secrets]
         self._entries: deque[tuple[float, Direction, str, bytes]] = deque()  # made into entries when they are read
         self._types: Counter[str] = Counter()
         self._held = self._dropped = self._received = self._sent = 0
@@ -149,6 +194,11 @@ class Journal:
         name = ga_name(wire_type)
         self._types[name if name in self._types or len(self._types) < _MOST_TYPES else _OTHERS] += 1
         kept = _silent(name, raw)
+        for secret in self._secrets:
+            if secret in kept:
+                kept = kept.replace(secret, b"[redacted]")
+        if self._words == "drop" or (not name.endswith(".delta") and _SECRET.search(kept)):
+            kept = _struck(kept, words=self._words)
         self._entries.append((at, direction, wire_type, kept))
         self._held += len(kept) + _OVERHEAD
         while self._held > self._most_bytes:
@@ -187,6 +237,27 @@ def _silent(name: str, raw: bytes) -> bytes:
     if name in _AUDIO_TYPES or b'"audio"' in raw:
         return _AUDIO.sub(rb"\1\3", raw)
     return raw
+
+
+def _struck(raw: bytes, *, words: Words) -> bytes:
+    """A message without secrets, and perhaps without words. What cannot be read is not kept."""
+    try:
+        message = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return f"[{len(raw)} bytes]".encode()
+    return msgspec.json.encode(_without(message, words))
+
+
+def _without(value: Any, words: Words, name: str = "") -> Any:
+    if name.lower() in _SECRETS or name.lower().replace("_", "").endswith("apikey"):
+        return None if value is None else "[redacted]"
+    if isinstance(value, dict):
+        return {key: _without(inner, words, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without(inner, words, name) for inner in value]
+    if isinstance(value, str) and value and words == "drop" and name not in _STRUCTURE:
+        return f"[{len(value)} characters]"
+    return value
 
 
 def read_journal(lines: Iterable[str]) -> tuple[Entry, ...]:

@@ -34,7 +34,6 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from agentao_trio.broadcast import Subscription as Queue
 from agentao_trio.errors import ConnectError, ConnectionLost, RealtimeError, SessionClosed
 from agentao_trio.realtime.asking import Asking
 from agentao_trio.realtime.connection import (
@@ -42,13 +41,15 @@ from agentao_trio.realtime.connection import (
     Connect,
     MessageTransport,
     address,
+    is_secret,
     lost,
     websocket,
 )
 from agentao_trio.realtime.conversation import Conversation
 from agentao_trio.realtime.echo import taken
 from agentao_trio.realtime.failures import refusal
-from agentao_trio.realtime.journal import MOST_BYTES, Journal
+from agentao_trio.realtime.hearing import Hearing
+from agentao_trio.realtime.journal import MOST_BYTES, Journal, Words
 from agentao_trio.realtime.outbox import APPEND_MS, Audio, Outbox
 from agentao_trio.realtime.protocol import (
     UNSET,
@@ -78,8 +79,10 @@ from agentao_trio.realtime.protocol import (
     decode_server_event,
     encode_client_event,
 )
+from agentao_trio.realtime.repeats import Repeats
 from agentao_trio.realtime.replay import Replay, Unconfirmed
-from agentao_trio.realtime.router import Errors, Handler, Router, Selector, Subscription
+from agentao_trio.realtime.router import Router
+from agentao_trio.realtime.sequence import SequenceCheck
 from agentao_trio.realtime.session_statistics import RealtimeState, RealtimeStatistics
 from agentao_trio.realtime.writing import APPEND, WRITE_SECONDS, Pen, append_message
 from agentao_trio.services import leaving_bare, service_nursery, task_nursery
@@ -87,7 +90,6 @@ from agentao_trio.services import leaving_bare, service_nursery, task_nursery
 __all__ = ["RealtimeSession", "RealtimeState", "RealtimeStatistics", "open_realtime"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.realtime")
-AnyHandler = TypeVar("AnyHandler", bound=Handler)
 AnyEvent = TypeVar("AnyEvent", bound=ServerEvent)
 
 #: Seconds that a greeting may take: the server's hello, our configuration and its echo, the replay.
@@ -105,7 +107,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 8.0
 
 
-class RealtimeSession:
+class RealtimeSession(Hearing):
     """A conversation with a model. Made by :func:`open_realtime`.
 
     Everything that asks the server for something raises :class:`RealtimeError` where the server refuses it,
@@ -126,12 +128,13 @@ class RealtimeSession:
         append_ms: int,
         renew_before: float,
         jitter: Callable[[], float],
-        journal_bytes: int,
+        journal: Journal,
     ) -> None:
+        super().__init__(Router(services))
         #: The conversation so far, over all connections.
         self.conversation: Conversation = Conversation()
         #: What went over all connections, without audio: the newest of it, and figures.
-        self.journal: Journal = Journal(clock=trio.current_time, most_bytes=journal_bytes)
+        self.journal: Journal = journal
         #: The configuration as the server last echoed it, on top of what was asked for.
         self.config: SessionConfig = config
         #: The server's name for the session of the current connection.
@@ -146,18 +149,16 @@ class RealtimeSession:
         self._renew_before = renew_before
         self._jitter = jitter
         self._counts: Counter[str] = Counter()
-        self._router = Router(services)
         self._outbox: Outbox[ClientEvent] = Outbox(
             bytes_per_ms=self._bytes_per_ms(), bound_ms=uplink_ms, append_ms=append_ms
         )
         self._asking = Asking(services, self.send, self._counts, jitter=jitter)
         self._unconfirmed = Unconfirmed()
         self._replay = Replay(self._counts)
+        self._sequence, self._repeats = SequenceCheck(), Repeats()  # of the current connection
         self._caller_speaks = False
         self._serial = 0
         self._changed = trio.lowlevel.ParkingLot()
-        self._on_reconnecting: list[Callable[[str], object]] = []
-        self._on_renewed: list[Callable[[str], object]] = []
         self._writing = ("", b"")  # the message that is being written, as the journal keeps it
         self._clock_offset = time.time() - trio.current_time()
         self._opened = trio.Event()
@@ -255,40 +256,6 @@ class RealtimeSession:
         with contextlib.suppress(RealtimeError):  # it had ended before the server heard of it
             await self.request(ResponseCancel())
 
-    # -- hearing ----------------------------------------------------------------------------------------------------
-
-    def on(
-        self, selector: Selector, *, own_task: bool = False, errors: Errors = "propagate"
-    ) -> Callable[[AnyHandler], AnyHandler]:
-        """A decorator that subscribes a handler; see :meth:`subscribe`."""
-
-        def register(handler: AnyHandler) -> AnyHandler:
-            self.subscribe(selector, handler, own_task=own_task, errors=errors)
-            return handler
-
-        return register
-
-    def subscribe(
-        self, selector: Selector, handler: Handler, *, own_task: bool = False, errors: Errors = "propagate"
-    ) -> Subscription:
-        """Call ``handler(event)`` for each event that ``selector`` selects; see :mod:`agentao_trio.realtime.router`.
-
-        Raises TypeError for an ``async`` handler without ``own_task``.
-        """
-        return self._router.subscribe(selector, handler, own_task=own_task, errors=errors)
-
-    def events(self, selector: Selector = "*") -> Queue[Any]:
-        """An async iterator over the events that ``selector`` selects, from now on, until the session ends."""
-        return self._router.events(selector)
-
-    def on_reconnecting(self, hook: Callable[[str], object]) -> None:
-        """Call ``hook(reason)`` when a connection has ended and the next is not there yet. Has to be quick."""
-        self._on_reconnecting.append(hook)
-
-    def on_renewed(self, hook: Callable[[str], object]) -> None:
-        """Call ``hook(reason)`` when there is a new connection with the conversation replayed. Has to be quick."""
-        self._on_renewed.append(hook)
-
     def statistics(self) -> RealtimeStatistics:
         """A snapshot."""
         names = [field.name for field in attrs.fields(RealtimeStatistics)]
@@ -315,8 +282,7 @@ class RealtimeSession:
                     self._asking.connected = True
                     self._opened.set()
                     if reason:
-                        for hook in self._on_renewed:
-                            hook(reason)
+                        self._tell_renewed(reason)
                     ending = await self._converse(transport)
                     self.state = RealtimeState.RECONNECTING
                     self._asking.connected = False
@@ -331,8 +297,7 @@ class RealtimeSession:
                         self._counts["renewals"] += not self._leaving.is_set()
                         self._outbox.drop_controls()
                     if not self._leaving.is_set():
-                        for hook in self._on_reconnecting:
-                            hook(reason)
+                        self._tell_reconnecting(reason)
                     with trio.move_on_after(CLOSE_SECONDS):
                         await transport.aclose()
                 self._cut_off()
@@ -364,6 +329,7 @@ class RealtimeSession:
 
     async def _greet(self, transport: MessageTransport) -> None:
         with trio.move_on_after(GREETING_SECONDS):
+            self._sequence, self._repeats = SequenceCheck(), Repeats()
             hello = await self._await(transport, SessionCreated, "")
             self.session_id = hello.session.id or ""
             self.expires_at = hello.session.expires_at
@@ -474,6 +440,12 @@ class RealtimeSession:
         event = received.event
         self._counts["events_received"] += 1
         self.journal.received(received)
+        for violation in self._sequence.check(received):
+            self._counts["violations"] += 1
+            self._tell_violation(violation)
+        if self._repeats.has(received):
+            self._counts["duplicates"] += 1
+            return event
         if isinstance(event, ResponseOutputAudioDelta):
             self._router.route(event)  # most of what comes; it changes nothing in the books
             return event
@@ -543,18 +515,24 @@ async def open_realtime(
     renew_before: float = RENEW_BEFORE,
     jitter: Callable[[], float] = random.random,
     journal_bytes: int = MOST_BYTES,
+    journal_words: Words = "keep",
 ) -> AsyncIterator[RealtimeSession]:
     """Open a session with the model at ``url``: configured when the block begins, closed when it ends or is cancelled.
 
     ``headers`` are for servers that want others than ``Authorization``; ``connect`` takes the place of the WebSocket.
     ``append_ms`` of audio are sent at a time (20 to 60), ``renew_before`` seconds before its time is over a connection
-    is replaced, ``jitter`` gives fractions of pauses, and ``journal_bytes`` of messages are kept in the journal.
+    is replaced, ``jitter`` gives fractions of pauses, and ``journal_bytes`` of messages are kept in the journal, with
+    ``journal_words="drop"`` without anything that was said, or given to tools.
 
-    Raises ValueError for a URL that is none, or a key that would travel in the clear, :class:`AuthenticationError`
+    Raises ValueError for a URL that is none, a key that would travel in the clear, or a ``renew_before`` below 5 s,
+    :class:`AuthenticationError`
     where the key is refused, :class:`ConnectError` or :class:`ConnectionLost` where there is no connection after all
     attempts, and :class:`RealtimeError` where the model refuses the configuration. The same errors end the block when
     a connection is lost later and cannot be replaced.
     """
+    if renew_before < RENEW_AT_LAST:
+        raise ValueError(f"renew_before is {renew_before:g} s, and has to be {RENEW_AT_LAST:g} s or more")
+    secrets = [api_key, *(value.removeprefix("Bearer ") for name, value in (headers or {}).items() if is_secret(name))]
     if connect is None:
         sent = dict(headers or {})
         if api_key is not None:
@@ -574,7 +552,12 @@ async def open_realtime(
                 append_ms=append_ms,
                 renew_before=renew_before,
                 jitter=jitter,
-                journal_bytes=journal_bytes,
+                journal=Journal(
+                    clock=trio.current_time,
+                    most_bytes=journal_bytes,
+                    words=journal_words,
+                    secrets=[secret for secret in secrets if secret],
+                ),
             )
             services.start_soon(session._run, name=f"realtime session at {address(url)}")
             await session._opened.wait()

@@ -35,6 +35,10 @@ class RealtimeStatistics:
     #: Events of types that are not known, and messages that are no events.
     unknown: int
     malformed: int
+    #: Events that cannot come where they came; see :mod:`agentao_trio.realtime.sequence`.
+    violations: int
+    #: Events that came once more, with the same id and the same bytes; nobody is told of them twice.
+    duplicates: int
     events_sent: int
     #: Milliseconds of caller audio sent, dropped for want of room or of a connection, and waiting.
     audio_sent_ms: int

@@ -193,11 +193,11 @@ async def test_audio_that_nobody_has_room_for_is_dropped_and_told(gateway: Simul
         assert [attr_of(event) for event in scene.model.events] == [("conversation.item.truncate", "i1", 500)]
 
 
-async def test_garbage_and_duplicates_do_not_get_to_the_caller(gateway: SimulatedGateway) -> None:
+async def test_garbage_does_not_get_to_the_caller(gateway: SimulatedGateway) -> None:
     async with staged(gateway) as scene:
         scene.model.begin("r1", "i1")
         delta = base64.b64encode(said_by(100)).decode()
-        for text in ("no base64!", delta, delta):
+        for text in ("no base64!", delta):
             scene.model.say(
                 protocol.ResponseOutputAudioDelta(
                     event_id=f"event of {len(text)}", response_id="r1", item_id="i1", delta=text
@@ -206,10 +206,20 @@ async def test_garbage_and_duplicates_do_not_get_to_the_caller(gateway: Simulate
         scene.model.finish("r1")
         await trio.sleep(0.5)
         assert scene.ear.sound == said_by(100)
-        statistics = scene.talk.statistics()
-        assert (statistics.malformed_audio, statistics.duplicates) == (1, 1)
+        assert scene.talk.statistics().malformed_audio == 1
         [error] = scene.told(RecordKind.ERROR)
         assert (error["source"], error["fatal"]) == ("media", False)
+
+
+async def test_a_server_that_breaks_the_order_is_told_of_once_for_each_rule(gateway: SimulatedGateway) -> None:
+    async with staged(gateway) as scene:
+        for rule in ("ends twice", "ends twice", "after its end"):
+            scene.model.break_order(rule)
+        scene.model.reply("r1", "i1", said_by(100))
+        await trio.sleep(0.5)
+        assert scene.ear.sound == said_by(100), "and goes on"
+        errors = scene.told(RecordKind.ERROR)
+        assert [(error["code"], error["fatal"]) for error in errors] == [("out_of_order", False)] * 2
 
 
 # -- tools ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentao_trio.realtime.accumulators import Accumulators
 from agentao_trio.realtime.conversation import Conversation, TranscriptDelta
+from agentao_trio.realtime.names import LEGACY_NAMES
 from agentao_trio.realtime.protocol import (
     PartEvent,
     ResponseOutputTextDelta,
@@ -159,6 +161,109 @@ def test_reading_between_events_changes_nothing(
                 assert item is not None
                 assert item.text == said[change.item_id]
     assert read.items == fold(events).items
+
+
+class Naive:
+    """What a stream comes to, event by event, with every word kept by itself."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, list[str]] = {}
+        self.truncated: set[str] = set()
+        self.final: set[str] = set()
+        self.deleted: set[str] = set()
+        self.over: set[str] = set()
+        self.seen: set[str] = set()
+
+    def apply(self, event: dict[str, Any]) -> None:
+        if event["event_id"] in self.seen:
+            return
+        self.seen.add(event["event_id"])
+        name, item_id = event["type"], event.get("item_id", "")
+        if "item" in event:
+            self.know(event["item"]["id"])
+        elif name == "response.done":
+            self.over.add(event["response"]["id"])
+        elif name == "conversation.item.deleted":
+            self.deleted.add(item_id)
+            self.words.pop(item_id, None)
+        elif name == "conversation.item.truncated":
+            self.truncated |= {item_id} & set(self.words)
+        elif "transcription" in name or (item_id in self.words and event.get("response_id") not in self.over):
+            self.know(item_id)  # a caller's words may come before their item
+            self.say(item_id, event, KINDS.get(name.split(".")[1], "transcript"))
+
+    def know(self, item_id: str) -> None:
+        if item_id not in self.deleted:
+            self.words.setdefault(item_id, [])
+
+    def say(self, item_id: str, event: dict[str, Any], final: str) -> None:
+        if "delta" not in event:
+            self.words[item_id] = [event[final]]
+            self.final.add(item_id)
+        elif item_id not in self.final:
+            self.words[item_id].append(event["delta"])
+
+    def known(self) -> dict[str, tuple[str, bool]]:
+        return {item_id: ("".join(words), item_id in self.truncated) for item_id, words in self.words.items()}
+
+
+@given(streams(), st.data())
+def test_whatever_is_lost_late_repeated_or_in_the_other_dialect_it_comes_to_the_same_as_word_by_word(
+    stream: tuple[list[dict[str, Any]], dict[str, tuple[str, bool]]], data: st.DataObject
+) -> None:
+    events: list[dict[str, Any]] = []
+    for event in stream[0]:
+        fate = data.draw(st.sampled_from(["kept", "kept", "kept", "lost", "late", "repeated"]))
+        if fate != "late":
+            events += [event] * (fate != "lost")
+        if fate in ("late", "repeated"):
+            events.append({"later": data.draw(st.integers(1, 30)), **event})
+    events = [
+        event
+        for _, event in sorted(
+            ((index + event.get("later", 0), event) for index, event in enumerate(events)), key=lambda each: each[0]
+        )
+    ]
+    legacy = {each["event_id"] for each in stream[0] if data.draw(st.booleans())}
+    conversation, naive = Conversation(), Naive()
+    for event in events:
+        event.pop("later", None)
+        spoken = dict(event)
+        if event["event_id"] in legacy:
+            spoken["type"] = LEGACY_NAMES.get(event["type"], event["type"])
+        conversation.apply(decode_server_event(json.dumps(spoken)))
+        naive.apply(event)
+    assert known(conversation) == naive.known()
+    assert not naive.over & {response.id for response in conversation.active_responses}
+
+
+@given(st.lists(words, min_size=1, max_size=30), st.integers(0, 30))
+def test_the_callers_words_are_told_piece_by_piece_however_they_are_read(said: list[str], read_at: int) -> None:
+    conversation, told = Conversation(), ""
+    events = caller_events(0, said)[:-1]
+    for number, event in enumerate(events):
+        for change in conversation.apply(decode_server_event(json.dumps(event | {"event_id": f"e{number}"}))):
+            if isinstance(change, TranscriptDelta):
+                assert change.offset == len(told)
+                told += change.delta
+        if number == read_at:
+            item = conversation.item("u0")
+            assert item is not None
+            assert item.text == told
+    assert conversation.transcript() == ((("user", "".join(said)),) if told else ())
+
+
+def test_the_callers_words_cost_the_same_however_many_came_before() -> None:
+    """Put together anew for each, these would take twenty times as long."""
+    conversation = Conversation()
+    began = time.process_time()
+    for number in range(40_000):
+        delta = {"item_id": "u", "content_index": 0, "delta": "one more word and another"}
+        head = {"type": "conversation.item.input_audio_transcription.delta", "event_id": f"e{number}"}
+        conversation.apply(decode_server_event(json.dumps(head | delta)))
+    assert time.process_time() - began < 4
+    [item] = conversation.items
+    assert len(item.text) == 25 * 40_000
 
 
 # -- accumulators -----------------------------------------------------------------------------------------------------

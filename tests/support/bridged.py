@@ -18,6 +18,7 @@ from agentao_trio.errors import RealtimeError
 from agentao_trio.gateway.sound import Packet
 from agentao_trio.realtime import protocol
 from agentao_trio.realtime.bridge import Bridge, bridge
+from agentao_trio.realtime.sequence import Violation
 from agentao_trio.realtime.session import RealtimeState
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import SimulatedGateway
@@ -83,6 +84,7 @@ class StageModel:
     when_asked: Callable[[Mapping[str, Any] | None], None] = lambda params: None
     _reconnecting: list[Callable[[str], object]] = attrs.Factory(list)
     _renewed: list[Callable[[str], object]] = attrs.Factory(list)
+    _violated: list[Callable[[Violation], object]] = attrs.Factory(list)
     _events: int = 0
 
     # -- what the bridge does with it -------------------------------------------------------------------------------
@@ -120,6 +122,9 @@ class StageModel:
 
     def on_renewed(self, hook: Callable[[str], object]) -> None:
         self._renewed.append(hook)
+
+    def on_violation(self, hook: Callable[[Violation], object]) -> None:
+        self._violated.append(hook)
 
     # -- what a test does with it -----------------------------------------------------------------------------------
 
@@ -171,6 +176,10 @@ class StageModel:
 
     def hears_silence(self, item_id: str = "item_caller") -> None:
         self.say(protocol.InputAudioBufferSpeechStopped(item_id=item_id))
+
+    def break_order(self, rule: str) -> None:
+        for hook in self._violated:
+            hook(Violation(event_id="e", wire_type="response.done", about="response r1", rule=rule))
 
     def lose_connection(self, reason: str = "1006") -> None:
         for hook in self._reconnecting:

@@ -93,7 +93,7 @@ PARTS: tuple[str, ...] = (
 )
 PARTS += ("admission", "control", "inbound", "bulk", "model")
 #: The conformance kit below the I/O line: each may use those before it.
-CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets")
+CONFORMANCE: tuple[str, ...] = ("programmes", "limits", "profile", "kit", "runner", "targets", "rehearsal")
 CHECKS = (
     "events",
     "figures",
@@ -175,10 +175,13 @@ LAYERS = {
         theirs="attrs msgspec",
     ),
     "realtime.accumulators": pure("realtime.protocol"),
-    "realtime.conversation": pure("realtime.accumulators", "realtime.protocol"),
+    "realtime.repeats": pure("realtime.protocol"),
+    "realtime.conversation": pure("realtime.accumulators", "realtime.protocol", "realtime.repeats"),
     "realtime.sequence": pure("realtime.protocol"),
     "realtime.failures": pure("errors", "realtime.protocol"),
-    "realtime.journal": pure("analytics", "errors", "realtime.conversation", "realtime.protocol"),
+    "realtime.journal": pure(
+        *("analytics", "errors", "realtime.conversation", "realtime.protocol"), theirs="attrs msgspec"
+    ),
     **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
     "realtime.playout": pure("audio"),
     "realtime.tools": pure(theirs="attrs msgspec"),
@@ -243,6 +246,7 @@ LAYERS = {
     "realtime.router": waits(
         "errors", "broadcast", "handlers", "realtime.names", "realtime.server_events", theirs="trio attrs"
     ),
+    "realtime.hearing": waits("broadcast", "realtime.router", "realtime.sequence", theirs=""),
     "realtime.outbox": waits(),
     "realtime.writing": waits("realtime.connection"),
     "realtime.replay": pure("realtime.conversation", "realtime.protocol", theirs=""),
@@ -253,11 +257,13 @@ LAYERS = {
         *("errors", "broadcast", "services", "realtime.protocol", "realtime.conversation", "realtime.connection"),
         *("realtime.router", "realtime.outbox", "realtime.replay", "realtime.asking"),
         *("realtime.session_statistics", "realtime.echo", "realtime.failures", "realtime.journal", "realtime.writing"),
+        *("realtime.hearing", "realtime.repeats", "realtime.sequence"),
         theirs="trio attrs msgspec",
     ),
     **{
         f"realtime.{part}": waits(
-            *(*CORE, "call", "handlers", "media", "services", "realtime.protocol", "realtime.session"),
+            *(*CORE, "call", "handlers", "legible", "media", "services"),
+            *("realtime.protocol", "realtime.sequence", "realtime.session"),
             *(f"realtime.{lower}" for lower in ("playout", "tools", "transcripts", "turns", *BRIDGE[:index])),
         )
         for index, part in enumerate(BRIDGE)

@@ -61,6 +61,51 @@ def test_audio_is_left_out_in_both_directions_and_within_items() -> None:
     assert json.loads(journal.entries[0].raw)["delta"] == ""
 
 
+SECRETS = [
+    ("session.update", {"session": {"tools": [{"type": "mcp", "authorization": "Bearer 51", "headers": {"x": "51"}}]}}),
+    ("session.created", {"session": {"client_secret": {"value": "ek_51"}, "OPENAI_API_KEY": "51"}}),
+    ("error", {"error": {"message": "Incorrect key: a-long-key-51"}}),
+]
+
+
+@pytest.mark.parametrize(("wire_type", "fields"), SECRETS)
+def test_secrets_are_struck_out_wherever_they_stand(wire_type: str, fields: dict[str, Any]) -> None:
+    journal = Journal(clock=Clock(), secrets=["a-long-key-51"])
+    journal.sent(wire_type, json.dumps({"type": wire_type, **fields}).encode())
+    note(journal, {"type": wire_type, **fields})
+    exported = "".join(journal.export())
+    assert "51" not in exported
+    assert exported.count("[redacted]") >= 2
+
+
+words_of_people = st.text("SECRET", min_size=1, max_size=9)
+
+
+@given(words_of_people)
+def test_without_words_only_the_structure_is_kept(words: str) -> None:
+    """Of every field that may hold words, also of events that nobody knows."""
+    journal = Journal(clock=Clock(), words="drop")
+    said = f"<{words}>"
+    item = {"id": "i", "type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
+    call = {"id": "c", "type": "function_call", "name": "look_up", "arguments": f'{{"of": "{said}"}}', "output": said}
+    head = {"event_id": "e", "response_id": "r", "item_id": "i"}
+    note(journal, {"type": "response.output_audio_transcript.delta", **head, "delta": said})
+    note(journal, {"type": "response.output_item.done", **head, "item": call})
+    note(journal, {"type": "conversation.item.input_audio_transcription.completed", **head, "transcript": said})
+    note(journal, {"type": "something.new", "heard": [said, {"deep": said}]})
+    note(journal, {"type": "error", "error": {"code": "invalid_value", "message": said}})
+    journal.received(decode_server_event(said))
+    journal.sent("conversation.item.create", json.dumps({"type": "conversation.item.create", "item": item}).encode())
+    journal.sent("session.update", json.dumps({"type": "session.update", "session": {"instructions": said}}).encode())
+    exported = "".join(journal.export())
+    assert said not in exported
+    assert "look_up" in exported
+    assert "invalid_value" in exported
+    assert len(journal.entries) == 8
+    conversation, _ = replay(read_journal(journal.export()))
+    assert conversation.item("c") is not None, "and is replayed"
+
+
 @given(st.lists(st.integers(0, 300), max_size=40))
 def test_it_is_bounded_in_bytes_and_the_figures_go_on(sizes: list[int]) -> None:
     journal = Journal(clock=Clock(), most_bytes=1000)
