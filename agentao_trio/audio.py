@@ -347,10 +347,9 @@ class JitterEstimator:
         """
         if not math.isfinite(arrived_at):
             raise ValueError(f"a packet cannot arrive at {arrived_at} seconds")
-        if self._sequence_number is not None:
-            packets = sequence_number - self._sequence_number
-            if packets != 1:
-                packets = _distance(sequence_number, self._sequence_number)
+        before = self._sequence_number
+        if before is not None:
+            packets = 1 if sequence_number - before == 1 else _distance(sequence_number, before)
             if -_MAX_BEHIND <= packets <= _MAX_AHEAD:
                 transit_change_ms = (arrived_at - self._arrived_at) * 1000 - packets * PACKET_MS
                 self.jitter_ms += (abs(transit_change_ms) - self.jitter_ms) / 16

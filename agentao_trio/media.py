@@ -483,14 +483,33 @@ class Uplink:
 
     def _on_slot(self, deadline: float) -> None:
         """It is this call's turn to write a packet."""
-        if self._queue:
-            self._idle_slots = 0
-            packet, passage = self._queue.popleft()
-            self._release(packet, passage, deadline)
-            self.lateness.add(self._clock.now() - deadline)
-            if (len(self._queue) <= self._low or (passage is not None and passage.gone)) and self._changed:
-                self._changed.unpark_all()
-        elif self._finishing:
+        if not self._queue:
+            self._pass_slot()
+            return
+        self._idle_slots = 0
+        payload, passage = self._queue.popleft()
+        codec, outlets = self._codec, self.outlets
+        assert codec is not None  # packets come from a codec
+        was_sent = False
+        for outlet in outlets:
+            was_sent |= outlet._write_packet(payload, codec)
+        if was_sent:
+            for tap in self.taps:
+                tap(payload, codec, deadline)
+        if not outlets:  # said to nobody, on purpose
+            self.counters.packets_cleared += 1
+        if passage is not None:
+            passage.sent += was_sent
+            passage.dropped += not was_sent
+        if self._marks:
+            self._settle_marks()
+        self.lateness.add(self._clock.now() - deadline)
+        if (len(self._queue) <= self._low or (passage is not None and passage.gone)) and self._changed:
+            self._changed.unpark_all()
+
+    def _pass_slot(self) -> None:
+        """There is nothing to write in this call's slot."""
+        if self._finishing:
             self._leave_clock()
             self._said_all.set()
         else:
@@ -512,24 +531,6 @@ class Uplink:
     def connection_replaced(self) -> None:
         """The stream belonged to a connection that is gone; the next packet opens another."""
         self._stream = None
-
-    def _release(self, payload: bytes, passage: Passage | None, deadline: float) -> None:
-        """It is this packet's turn."""
-        codec, outlets = self._codec, self.outlets
-        assert codec is not None  # packets come from a codec
-        was_sent = False
-        for outlet in outlets:
-            was_sent |= outlet._write_packet(payload, codec)
-        if was_sent:
-            for tap in self.taps:
-                tap(payload, codec, deadline)
-        if not outlets:  # said to nobody, on purpose
-            self.counters.packets_cleared += 1
-        if passage is not None:
-            passage.sent += was_sent
-            passage.dropped += not was_sent
-        if self._marks:
-            self._settle_marks()
 
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence = self._sequence

@@ -2,7 +2,7 @@
 
 A frame that is sent has to be encoded, encrypted and handed to the kernel; one that is received comes back the same
 way, and has to be cut out of its stream; either has a task to wake. Encryption and system calls are per datagram, and
-five frames fit one. Everything above the sum is what QUIC, trio and we make of it.
+four frames fit one. Everything above the sum is what QUIC, trio and we make of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentao_trio.audio_frames import FrameTemplate
 from agentao_trio.wire import FrameDecoder
 from benchmarks.codec import AUDIO, AUDIO_FRAME, SID
 
-DATAGRAM, FRAMES_PER_DATAGRAM = 1200, 5
+DATAGRAM, FRAMES_PER_DATAGRAM = 1200, 4
 TURNS, REPEATS = 500, 7
 #: Tasks that are woken together: the calls of one phase of the packet clock.
 SLEEPERS = 50
