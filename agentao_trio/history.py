@@ -164,7 +164,9 @@ class History:
 
     def _rows(self, query: str, arguments: list[Any]) -> Iterator[Any]:
         try:
-            yield from self._database.execute(query, arguments)
+            # "yield from" would close the cursor of rows that are given up, perhaps after their database.
+            for row in self._database.execute(query, arguments):  # noqa: UP028
+                yield row
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 

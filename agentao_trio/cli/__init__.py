@@ -28,7 +28,7 @@ from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
 from agentao_trio.cli.live import live_app
 from agentao_trio.cli.one_call import CallOptions, OneCall
-from agentao_trio.cli.running import UsageError, errors, log_to_stderr, output, run, until_signalled
+from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
 from agentao_trio.cli.wav import read_wav
 from agentao_trio.config import ClientConfig
@@ -472,4 +472,8 @@ def _about(option: str, parse: Callable[[str], T], text: str) -> T:
 def main() -> None:
     """The console script. Exits with the command's status."""
     log_to_stderr()
-    sys.exit(app())
+    try:
+        status = app()
+    except KeyboardInterrupt:  # before the command had begun, which ends in order
+        status = INTERRUPTED
+    sys.exit(status)

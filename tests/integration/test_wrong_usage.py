@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from agentao_trio import cli
 from agentao_trio.cli import app
+from agentao_trio.history import open_history
 from agentao_trio.store import open_store
 
 NOWHERE = "quic://127.0.0.1:1"
@@ -77,3 +79,23 @@ def test_a_port_that_is_taken_is_named(line: str, taken: str, capsys: pytest.Cap
     assert app([*line.split(), taken]) == 1
     _, err = capsys.readouterr()
     assert err == f"error: cannot listen on TCP port {taken} of 127.0.0.1: Address already in use\n"
+
+
+def test_an_interruption_before_a_command_has_begun_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+
+
+@pytest.mark.usefixtures("here")
+def test_rows_that_are_given_up_may_outlive_the_file_of_history() -> None:
+    with open_history("calls.db") as history:
+        rows = history._rows("VALUES (1), (2)", [])
+        next(rows)
+    assert isinstance(rows, Generator)
+    rows.close()
