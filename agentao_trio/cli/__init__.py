@@ -17,6 +17,7 @@ from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
+from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess, checked_endpoint
 from agentao_trio.cli.agent import agent_app
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
@@ -31,9 +32,7 @@ from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
 from agentao_trio.cli.wav import read_wav
-from agentao_trio.config import ClientConfig
 from agentao_trio.dialplan import check_destination
-from agentao_trio.transport import ClientTLS, parse_endpoint
 
 __all__ = ["app", "main"]
 
@@ -226,16 +225,12 @@ def call_command(
     /,
     *,
     gateway: str,
-    ca: ExistingFile | None = None,
-    server_name: str | None = None,
-    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False,
+    access: GatewayAccess = NOTHING_GIVEN,
     trunk: str = "main",
     caller: Annotated[str, Parameter(name="--from", show_default=False)] = "",
     play: ExistingFile | None = None,
     record: Path | None = None,
     rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
-    credentials: Path | None = None,
-    presenter: PresenterName = "none",
     timeout: Seconds = 60,
     max_duration: Seconds = 60,
     tail: Seconds = 1,
@@ -248,16 +243,11 @@ def call_command(
     Args:
         to: Whom to call: a number like +15550100001, or a SIP URI.
         gateway: The gateway, as quic://HOST:PORT.
-        ca: PEM file with the certificate authority to trust, in place of the system's.
-        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
-        insecure_no_verify: Accept any certificate. Whoever is on the path can listen and interfere.
         trunk: The gateway's line to call from.
         caller: The number to show to the far end.
         play: WAV file to say: 8 kHz, 16 bit, mono.
         record: WAV file to write what the far end says to.
         rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
-        credentials: JSON file of the service account to call as. By default only its tenant's name is told.
-        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
         timeout: Seconds to let it ring; 0 is as long as it takes.
         max_duration: Seconds after which an answered call is hung up; 0 is no limit.
         tail: Seconds to go on listening when everything has been said.
@@ -267,7 +257,7 @@ def call_command(
         check_destination(to)
         options = CallOptions(
             to=to,
-            gateway=_gateway(gateway, ca, server_name, insecure_no_verify, credentials, presenter),
+            gateway=access.config(gateway),
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
@@ -302,9 +292,7 @@ def campaign_command(
     /,
     *,
     gateway: str,
-    ca: ExistingFile | None = None,
-    server_name: str | None = None,
-    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False,
+    access: GatewayAccess = NOTHING_GIVEN,
     trunk: str = "main",
     caller: Annotated[str, Parameter(name="--from", show_default=False)] = "",
     calls_per_second: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1000))] = 1,
@@ -316,8 +304,6 @@ def campaign_command(
     play: ExistingFile | None = None,
     report: Path | None = None,
     rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
-    credentials: Path | None = None,
-    presenter: PresenterName = "none",
     timeout: Seconds = 60,
     max_duration: Seconds = 60,
     tail: Seconds = 1,
@@ -332,9 +318,6 @@ def campaign_command(
     Args:
         numbers: CSV file in UTF-8 with the numbers to call.
         gateway: The gateway, as quic://HOST:PORT.
-        ca: PEM file with the certificate authority to trust, in place of the system's.
-        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
-        insecure_no_verify: Accept any certificate. Whoever is on the path can listen and interfere.
         trunk: The gateway's line to call from, for rows that name none.
         caller: The number to show to the far end, for rows that name none.
         calls_per_second: How many calls to place a second, evenly.
@@ -346,8 +329,6 @@ def campaign_command(
         play: WAV file to say: 8 kHz, 16 bit, mono.
         report: File to write what became of each number to, .csv or .json.
         rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
-        credentials: JSON file of the service account to call as. By default only its tenant's name is told.
-        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
         timeout: Seconds to let it ring; 0 is as long as it takes.
         max_duration: Seconds after which an answered call is hung up; 0 is no limit.
         tail: Seconds to go on listening when everything has been said.
@@ -357,7 +338,7 @@ def campaign_command(
     async def command() -> int:
         options = CampaignOptions(
             rows=load_numbers(numbers, duplicates),
-            gateway=_gateway(gateway, ca, server_name, insecure_no_verify, credentials, presenter),
+            gateway=access.config(gateway),
             trunk=trunk,
             caller=caller,
             rpc_length=rpc_length,
@@ -417,7 +398,7 @@ def doctor_command(
         if credentials is None:
             service_account(None, presenter)
         options = DoctorOptions(
-            endpoint=_endpoint(gateway, "GATEWAY"),
+            endpoint=checked_endpoint(gateway, "GATEWAY"),
             ca=ca,
             server_name=server_name,
             credentials=credentials,
@@ -434,31 +415,6 @@ def doctor_command(
         return received or status
 
     return run(command)
-
-
-def _gateway(
-    text: str,
-    ca: Path | None,
-    server_name: str | None,
-    insecure_no_verify: bool,
-    credentials: Path | None,
-    presenter: PresenterName,
-) -> ClientConfig:
-    """What the options say of a gateway and of who calls."""
-    return ClientConfig(
-        endpoint=_endpoint(text),
-        tls=ClientTLS(ca=ca, server_name=server_name, verify=not insecure_no_verify),
-        credentials=service_account(credentials, presenter),
-        presenter=presenter,
-    )
-
-
-def _endpoint(text: str, option: str = "--gateway") -> str:
-    try:
-        parse_endpoint(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}, for example quic://127.0.0.1:9090") from None
-    return text
 
 
 def _about(option: str, parse: Callable[[str], T], text: str) -> T:

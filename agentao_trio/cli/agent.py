@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 from cyclopts import App, Parameter, validators
-from cyclopts.types import ExistingFile
 
 from agentao_trio.call import ActiveCall
-from agentao_trio.cli.identity import PresenterName, service_account
+from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess
 from agentao_trio.cli.running import FAILURE, UsageError, output, report_error, run, until_signalled
 from agentao_trio.cli.screen import Screen
 from agentao_trio.cli.transcript import Transcript
@@ -35,7 +34,6 @@ from agentao_trio.services import service_nursery
 from agentao_trio.session import Session
 from agentao_trio.store import open_store
 from agentao_trio.testing import ScriptedCaller, Silence, Speech
-from agentao_trio.transport import ClientTLS, parse_endpoint
 
 __all__ = ["Agent", "AgentOptions", "agent_app", "embedded_gateway"]
 
@@ -70,16 +68,8 @@ class AgentOptions:
     """"simulated", or the WebSocket of a Realtime model: wss://…; its key comes from REALTIME_API_KEY."""
     gateway: Text = None
     """The gateway, as quic://HOST:PORT. Without one, the embedded one is started and simulated callers call in."""
-    ca: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
-    """PEM file with the certificate authority to trust, in place of the system's."""
-    server_name: Text = None
-    """The name that the gateway's certificate has to be for, where it is not HOST."""
-    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False
-    """Accept any certificate. Whoever is on the path can listen and interfere."""
-    credentials: Annotated[Path | None, Parameter(show_default=False)] = None
-    """JSON file of the service account to serve as. By default only its tenant's name is told."""
-    presenter: PresenterName = "none"
-    """Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name."""
+    access: GatewayAccess = NOTHING_GIVEN
+    """How it is reached, and as whom."""
     trunk: str = "main"
     """The line whose calls are answered."""
     instructions: Text = None
@@ -138,7 +128,7 @@ def _check(options: AgentOptions) -> None:
     _instructions(options.instructions)
     _destinations(options.transfer_to)
     if options.gateway is not None:
-        _config(options, options.gateway)
+        options.access.config(options.gateway)
     elif options.workers > 1 or options.fleet is not None:
         raise UsageError("--workers and --fleet need a --gateway that calls come from")
     _check_fleet(options.fleet)
@@ -204,19 +194,6 @@ def _destinations(pairs: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _config(options: AgentOptions, endpoint: str) -> ClientConfig:
-    try:
-        parse_endpoint(endpoint)
-    except ValueError as error:
-        raise UsageError(f"--gateway: {error}, for example quic://127.0.0.1:9090") from None
-    return ClientConfig(
-        endpoint=endpoint,
-        tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
-        credentials=service_account(options.credentials, options.presenter),
-        presenter=options.presenter,
-    )
-
-
 def _key() -> str | None:
     return next(filter(None, map(os.environ.get, KEYS)), None)
 
@@ -261,7 +238,7 @@ class Agent:
                 gateway = await stack.enter_async_context(embedded_gateway())
                 config = ClientConfig(endpoint=gateway.endpoint, tls=gateway.tls)
             else:
-                config = _config(options, options.gateway)
+                config = options.access.config(options.gateway)
             if options.history is not None:
                 store = await stack.enter_async_context(open_store(options.history))
                 store.attach(self._hub, name=options.client_id or "agent")

@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import attrs
 import trio
 from cyclopts import App, Parameter, validators
-from cyclopts.types import ExistingFile
 
-from agentao_trio.cli.identity import PresenterName, service_account
+from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess
 from agentao_trio.cli.running import UsageError, output, run, until_signalled
 from agentao_trio.cli.screen import Screen
-from agentao_trio.config import ClientConfig
 from agentao_trio.history import CallFilter, History, open_history
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record
 from agentao_trio.replay import Together
 from agentao_trio.session import open_session
-from agentao_trio.transport import ClientTLS, parse_endpoint
 
 __all__ = ["live_app"]
 
@@ -55,20 +51,10 @@ class LiveOptions:
     """Port to serve the page on; 0 takes a free one."""
     client_id: Annotated[str | None, Parameter(show_default=False)] = None
     """For a gateway: whose calls. A program of that name that is connected already may then hear nothing more."""
-    ca: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
-    """For a gateway: PEM file with the certificate authority to trust, in place of the system's."""
-    server_name: Annotated[str | None, Parameter(show_default=False)] = None
-    """For a gateway: the name that its certificate has to be for, where it is not HOST."""
-    insecure_no_verify: Annotated[bool, Parameter(negative="")] = False
-    """For a gateway: accept any certificate."""
-    credentials: Annotated[Path | None, Parameter(show_default=False)] = None
-    """For a gateway: JSON file of the service account to subscribe as."""
-    presenter: PresenterName = "none"
-    """For a gateway: where the token goes."""
 
 
 @live_app.default
-def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int:
+def live_command(source: str, /, *, options: LiveOptions = LiveOptions(), access: GatewayAccess = NOTHING_GIVEN) -> int:
     """Show calls in the browser as they happen, until Ctrl-C.
 
     Args:
@@ -87,7 +73,7 @@ def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int
             async with contextlib.AsyncExitStack() as stack:
                 history = None
                 if source.startswith("quic:"):
-                    config = _gateway(source, options)
+                    config = access.config(source, "SOURCE")
                     await stack.enter_async_context(
                         open_session(config.endpoint, client_id=options.client_id, hub=hub, **config.options())
                     )
@@ -108,19 +94,6 @@ def live_command(source: str, /, *, options: LiveOptions = LiveOptions()) -> int
         return 0  # ended as it has to be
 
     return run(command)
-
-
-def _gateway(source: str, options: LiveOptions) -> ClientConfig:
-    try:
-        parse_endpoint(source)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return ClientConfig(
-        endpoint=source,
-        tls=ClientTLS(ca=options.ca, server_name=options.server_name, verify=not options.insecure_no_verify),
-        credentials=service_account(options.credentials, options.presenter),
-        presenter=options.presenter,
-    )
 
 
 async def _follow(history: History, hub: Hub) -> None:
