@@ -22,6 +22,7 @@ import pytest
 from agentao_trio.cli import app
 from agentao_trio.history import open_history
 from agentao_trio.records import RecordKind
+from tests.support.programs import said
 
 KEY, PASSWORD, QUERY = "sk-not-to-be-seen", "pass-not-to-be-seen", "query-not-to-be-seen"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
@@ -278,8 +279,7 @@ def test_a_signal_in_mid_call_hangs_up_and_ends(number: signal.Signals, status: 
         env=ENVIRONMENT,
     ) as process:
         assert process.stdout is not None
-        while "agent: Hello" not in process.stdout.readline():
-            assert process.poll() is None
+        said(process.stdout, "agent: Hello")
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (status, "stopping: hanging up and closing\n")

@@ -23,6 +23,7 @@ from agentao_trio.cli.one_call import exit_status
 from agentao_trio.cli.wav import SPEECH
 from tests.integration.conftest import GatewayProcess
 from tests.support.ports import silent_port
+from tests.support.programs import said
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -302,8 +303,7 @@ def test_a_signal_hangs_up_and_leaves_a_whole_recording(
     command = [sys.executable, "-u", "-m", "agentao_trio", "call", "+15550100002", *ours]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        while "answered" not in process.stdout.readline():
-            pass
+        said(process.stdout, "answered")
         give_up = time.monotonic() + 120
         while not record.stat().st_size:  # the file gets half a second of audio at a time
             assert time.monotonic() < give_up

@@ -21,6 +21,7 @@ from agentao_trio.audio import Codec, from_pcm16, to_pcm16
 from agentao_trio.cli import app, demo
 from agentao_trio.cli.screen import LIVE, SUMMARY, CallRow, Screen, call_table, printable
 from agentao_trio.cli.wav import SPEECH, read_wav
+from tests.support.programs import said
 
 DEMO = [sys.executable, "-u", "-m", "agentao_trio", "demo"]
 
@@ -89,8 +90,7 @@ def test_a_signal_hangs_up_every_call(number: signal.Signals, status: int, tmp_p
     command = [*DEMO, "--record", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        while "on hold" not in process.stdout.readline():
-            pass
+        said(process.stdout, "on hold")
         process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == status

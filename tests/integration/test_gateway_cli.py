@@ -26,6 +26,7 @@ from agentao_trio.cli.screen import Screen
 from agentao_trio.gateway import Gateway
 from agentao_trio.messages import InboundRule
 from tests.support.accounts import private_pem, public_pem, write_account
+from tests.support.programs import said
 from tests.support.simulated import simulated
 
 Run = Callable[..., tuple[int, str, str]]
@@ -247,19 +248,17 @@ def test_a_pipe_is_obeyed_and_its_end_is_not_the_gateways(tmp_path: Path) -> Non
         assert process.stdout is not None
         process.stdin.write("nonsense\ncall from echo\ninbound 2/min")
         process.stdin.close()
-        said: list[str] = []
-        while "2/min" not in (said or [""])[-1]:
-            said.append(process.stdout.readline())
+        lines = said(process.stdout, "2/min")
         process.send_signal(signal.SIGTERM)
         process.stdin = None
         out, err = process.communicate(timeout=120)
-    said = [*said, *out.splitlines()]
+    lines += out.splitlines()
     assert process.returncode == 0
     assert err == "stopping: hanging up and closing\n"
-    assert any("inbound calls on trunk sales, 1/hour, from tone in turn" in line for line in said)
-    assert any("from tone: CHANNEL_CREATE" in line for line in said)
-    assert any("'nonsense' is no command" in line for line in said)
-    assert any(line.startswith("echo calls trunk sales: ") for line in said)
+    assert any("inbound calls on trunk sales, 1/hour, from tone in turn" in line for line in lines)
+    assert any("from tone: CHANNEL_CREATE" in line for line in lines)
+    assert any("'nonsense' is no command" in line for line in lines)
+    assert any(line.startswith("echo calls trunk sales: ") for line in lines)
 
 
 #: Makes standard input the terminal that Ctrl-C is typed at, as a shell does.

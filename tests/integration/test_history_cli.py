@@ -28,6 +28,7 @@ from agentao_trio.live.feed import Feed
 from agentao_trio.messages import CallEvent, EventType
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.store import open_store
+from tests.support.programs import said
 from tests.support.simulated import simulated
 
 ECHO, BUSY = "+15550100001", "+15550100017"
@@ -213,8 +214,7 @@ def test_a_replay_can_be_watched_in_the_browser(file: Path) -> None:
         url = process.stdout.readline().split()[-1]
         with urllib.request.urlopen(url, timeout=120) as page:
             assert b"<html" in page.read()
-        while "records over" not in process.stdout.readline():
-            pass
+        said(process.stdout, "records over")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 128 + signal.SIGINT
 
