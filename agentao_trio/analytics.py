@@ -172,6 +172,18 @@ class Figures:
     packets_missing: int
     reconnects: int
 
+    def spreads(self) -> Mapping[str, Spread]:
+        """What varies from call to call and from turn to turn, under the names that people read."""
+        return {
+            "Time to answer, s": self.seconds_to_answer,
+            "Talked, s": self.seconds_talked,
+            "MOS (estimate)": self.mos,
+            "Jitter, ms": self.jitter_ms,
+            "Packet loss, %": self.packet_loss_pct,
+            "Reply after speech, s": self.turn_seconds,
+            "Silence after barge-in, ms": self.barge_in_silence_ms,
+        }
+
 
 @attrs.define(eq=False)
 class _Timed:

@@ -81,7 +81,7 @@ def report(
             ("", ">Count", ">Mean", ">Least", ">p50", ">p90", ">p95", ">p99", ">Most"),
             [
                 (name, str(spread.count), *map(_figure, _values(spread)))
-                for name, spread in _spreads(figures).items()
+                for name, spread in figures.spreads().items()
                 if spread.count
             ],
         ),
@@ -188,18 +188,6 @@ def _histogram(name: str, distribution: Distribution) -> str:
 def _shares(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
     total = sum(counts.values())
     return [(name or "(none)", str(count), _percent(count, total)) for name, count in counts.items()]
-
-
-def _spreads(figures: Figures) -> Mapping[str, Spread]:
-    return {
-        "Time to answer, s": figures.seconds_to_answer,
-        "Talked, s": figures.seconds_talked,
-        "MOS (estimate)": figures.mos,
-        "Jitter, ms": figures.jitter_ms,
-        "Packet loss, %": figures.packet_loss_pct,
-        "Reply after speech, s": figures.turn_seconds,
-        "Silence after barge-in, ms": figures.barge_in_silence_ms,
-    }
 
 
 def _values(spread: Spread) -> tuple[float | None, ...]:

@@ -49,17 +49,8 @@ def show_figures(figures: Figures) -> None:
         for cause, (name, count) in figures.by_cause.items():
             add_row(table, str(cause), name, str(count))
         output.print(table)
-    spreads = {
-        "Time to answer, s": figures.seconds_to_answer,
-        "Talked, s": figures.seconds_talked,
-        "MOS (estimate)": figures.mos,
-        "Jitter, ms": figures.jitter_ms,
-        "Packet loss, %": figures.packet_loss_pct,
-        "Reply after speech, s": figures.turn_seconds,
-        "Silence after barge-in, ms": figures.barge_in_silence_ms,
-    }
     table = new_table("", ">Count", ">Mean", ">p50", ">p95", ">p99", ">Most")
-    for name, spread in spreads.items():
+    for name, spread in figures.spreads().items():
         if spread.count:
             add_row(table, name, str(spread.count), *_cells(spread))
     if table.row_count:

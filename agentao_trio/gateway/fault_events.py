@@ -12,7 +12,7 @@ from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import AudioFrame, CallEvent, EventType, Message, MethodId, OriginateRequest
 
-__all__ = ["EventFault", "at_hangup"]
+__all__ = ["CreateKept", "EventFault", "at_hangup"]
 
 CREATE, ANSWER, HANGUP = EventType.CHANNEL_CREATE, EventType.CHANNEL_ANSWER, EventType.CHANNEL_HANGUP_COMPLETE
 HOLD, RESUME = EventType.CHANNEL_HOLD, EventType.CHANNEL_RESUME
@@ -73,19 +73,30 @@ def times(change: Callable[[int], int]) -> Callable[[CallEvent], CallEvent]:
 # -- order ----------------------------------------------------------------------------------------------------------
 
 
-@fault
-class HangupBeforeCreate(EventFault):
-    """HANGUP_COMPLETE is sent before CREATE, which comes last."""
+class CreateKept(EventFault):
+    """CREATE is kept back, and sent behind the call's next event for which :meth:`is_time` holds."""
 
     def __init__(self, dice: Dice) -> None:
         super().__init__(dice)
         self._kept: dict[str, CallEvent] = {}
 
+    def is_time(self, event: CallEvent) -> bool:
+        return True
+
     def events(self, peer: Peer, event: CallEvent) -> Iterable[Downward]:
         if event.event_type == CREATE:
             self._kept[event.call_sid] = event
             return ()
-        return (event, self._kept.pop(event.call_sid)) if event.event_type == HANGUP else (event,)
+        kept = self._kept.pop(event.call_sid, None) if self.is_time(event) else None
+        return (event, kept) if kept is not None else (event,)
+
+
+@fault
+class HangupBeforeCreate(CreateKept):
+    """HANGUP_COMPLETE is sent before CREATE, which comes last."""
+
+    def is_time(self, event: CallEvent) -> bool:
+        return event.event_type == HANGUP
 
 
 class _Without(EventFault):

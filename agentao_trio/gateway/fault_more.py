@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 
 from agentao_trio import messages as m
-from agentao_trio.gateway.fault import Dice, Downward, Fault, fault, simple
+from agentao_trio.gateway.fault import Downward, Fault, fault, simple
 from agentao_trio.gateway.fault_events import (
     ANSWER,
     CREATE,
     HANGUP,
     HOLD,
     RESUME,
+    CreateKept,
     EventFault,
     after,
     always,
@@ -240,19 +241,8 @@ class EventsOnStreamsOfTheirOwn(EventFault):
 
 
 @fault
-class LateCreate(EventFault):
-    """CREATE and ANSWER come together, when the call is answered."""
-
-    def __init__(self, dice: Dice) -> None:
-        super().__init__(dice)
-        self._kept: dict[str, CallEvent] = {}
-
-    def events(self, peer: Peer, event: CallEvent) -> Iterable[Downward]:
-        if event.event_type == CREATE:
-            self._kept[event.call_sid] = event
-            return ()
-        kept = self._kept.pop(event.call_sid, None)
-        return (event, kept) if kept is not None else (event,)
+class LateCreate(CreateKept):
+    """CREATE comes behind the event that it should precede."""
 
 
 @fault
