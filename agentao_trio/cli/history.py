@@ -428,8 +428,11 @@ def judge_command(file: ExistingFile, call: str | None = None, /) -> int:
                 for found in each.judgement.findings[:5]:
                     add_row(table, "", "", f"{found.call_sid[:12]}: expected {found.expected}; seen {found.seen}")
         output.print(table)
+        left_out: dict[str, list[str]] = {}
         for rule, why in {rule: why for records in runs.values() for rule, why in not_told(records).items()}.items():
-            output.print(f"{rule} is not judged: {why}", soft_wrap=True)
+            left_out.setdefault(why, []).append(rule)
+        for why, rules in left_out.items():
+            output.print(f"not judged: {', '.join(rules)}: {why}", soft_wrap=True)
         return FAILURE if broken else 0
 
     return run(command)

@@ -19,8 +19,9 @@ __all__ = ["Judged", "judge", "not_told", "trace_of"]
 
 #: Rules about what is not stored, and what that is.
 _NOT_TOLD = {
+    **dict.fromkeys(("DWN-01", "DWN-03", "DWN-06", "DWN-07", "DWN-08"), "audio is not stored"),
     "FRM-01": "lengths of frames are not stored, only what is in them",
-    "RPC-02": "replies are not stored, only what came of them",
+    **dict.fromkeys(("RPC-01", "RPC-02", "RPC-04"), "replies are not stored, only what came of them"),
     "SUB-01": "which streams events came on is not stored",
 }
 #: A rule that can be judged where the connections of the session are stored, and the reason where they are not.

@@ -21,6 +21,7 @@ from trio.testing import MockClock
 from agentao_trio import messages
 from agentao_trio.cli import app, history_export
 from agentao_trio.cli.live import _follow
+from agentao_trio.conformance.requirements import REQUIREMENTS
 from agentao_trio.errors import CallEnded
 from agentao_trio.history import CallFilter, open_history
 from agentao_trio.hub import Hub
@@ -172,7 +173,7 @@ def test_a_good_gateway_is_judged_good_and_a_bad_one_is_found_out(run: Run, file
     assert re.search(r"SUB-02\s+pass", out)
     assert "fail" not in out
     # What events alone cannot show is said, and not passed over.
-    assert "SUB-01 is not judged: which streams events came on is not stored" in out
+    assert "not judged: SUB-01: which streams events came on is not stored" in out
 
     async def break_a_rule() -> None:
         async with open_store(tmp_path / "bad.db") as store:
@@ -186,7 +187,7 @@ def test_a_good_gateway_is_judged_good_and_a_bad_one_is_found_out(run: Run, file
     status, out, _ = run("judge", "bad.db", "backwards")
     assert status == 1
     assert re.search(r"EVT-01\s+fail", out)
-    assert "SUB-02 is not judged: what was subscribed to was not stored" in out
+    assert "not judged: SUB-02: what was subscribed to was not stored" in out
 
 
 def test_an_event_for_somebody_else_is_found_out(run: Run, tmp_path: Path) -> None:
@@ -280,3 +281,14 @@ async def test_the_live_page_follows_every_program_that_writes(tmp_path: Path) -
                     await trio.sleep(0.05)
             assert feed.calls().keys() == {*(f"old-{number}" for number in range(50)), "new", "shared"}
             nursery.cancel_scope.cancel()
+
+
+def test_every_rule_that_holds_of_any_trace_is_judged_or_said_not_to_be() -> None:
+    from agentao_trio.cli.history_judge import judge, not_told
+
+    anywhere = {rule.id for rule in REQUIREMENTS.values() if rule.everywhere}
+    judged = {each.rule.id for each in judge([])}
+    assert judged | not_told([]).keys() == anywhere
+    assert not judged & not_told([]).keys()
+    # What a history holds are events: no other rule can be judged by it.
+    assert {name.partition("-")[0] for name in judged} == {"EVT", "SER", "SUB"}
