@@ -146,7 +146,7 @@ class Dialogue:
             self._tell(self.transcripts.complete(item.id, item.role, words))
 
     def _caller_delta(self, event: protocol.ConversationItemInputAudioTranscriptionDelta) -> None:
-        self._tell(self.transcripts.delta(event.item_id, "user", event.delta or ""))
+        self._tell_more(self.transcripts.delta(event.item_id, "user", event.delta or ""))
 
     def _caller_transcribed(self, event: protocol.ConversationItemInputAudioTranscriptionCompleted) -> None:
         self._tell(self.transcripts.complete(event.item_id, "user", event.transcript))
@@ -210,7 +210,7 @@ class Dialogue:
     def _words(self, event: protocol.ResponseOutputAudioTranscriptDelta | protocol.ResponseOutputTextDelta) -> None:
         if isinstance(event, protocol.ResponseOutputTextDelta):
             self._unheard.pop(event.item_id, None)
-        self._tell(self.transcripts.delta(event.item_id, "assistant", event.delta))
+        self._tell_more(self.transcripts.delta(event.item_id, "assistant", event.delta))
 
     def _output_item_done(self, event: protocol.ResponseOutputItemDone) -> None:
         item = event.item
@@ -398,6 +398,10 @@ class Dialogue:
     def _tell(self, transcript: dict[str, Any] | None) -> None:
         if transcript is not None:
             self._call.publish(RecordKind.TRANSCRIPT, **transcript)
+
+    def _tell_more(self, transcript: Callable[[], dict[str, Any]] | None) -> None:
+        if transcript is not None:
+            self._call.publish(RecordKind.TRANSCRIPT, data=transcript)
 
     def _publish_speech(self, speaker: str, *, active: bool, item_id: str) -> None:
         data: dict[str, Any] = {"speaker": speaker, "active": active, "item_id": item_id or None}

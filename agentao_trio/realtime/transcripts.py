@@ -8,6 +8,7 @@ words come long before the sound, and the caller may interrupt.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -24,16 +25,34 @@ _CHARACTERS = 100_000
 class _Words:
     order: int
     role: str = ""
-    text: str = ""
+    #: Put together when it is asked for, and not for each of them.
+    pieces: list[str] = attrs.Factory(list)
+    characters: int = 0
     #: No more words will come.
     complete: bool = False
     #: Some of its sound has come, and not all of that has been sent.
     speaking: bool = False
     told: bool = False
 
+    @property
+    def text(self) -> str:
+        if len(self.pieces) != 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
+
+    def put(self, text: str) -> str:
+        """As much more of it as there is room for; returns what that is."""
+        kept = text[: max(0, _CHARACTERS - self.characters)]
+        self.pieces.append(kept)
+        self.characters += len(kept)
+        return kept
+
+    def clear(self) -> None:
+        self.pieces, self.characters = [], 0
+
 
 class Transcripts:
-    """The words of one conversation. Every method returns the data of the record to be published, or None."""
+    """The words of one conversation. Methods return the data of the record to be published, or None."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[str, _Words] = OrderedDict()
@@ -43,15 +62,15 @@ class Transcripts:
         """There is such an item; it takes its place in the order."""
         self._words(item_id)
 
-    def delta(self, item_id: str, role: str, delta: str) -> dict[str, Any] | None:
-        """More words."""
+    def delta(self, item_id: str, role: str, delta: str) -> Callable[[], dict[str, Any]] | None:
+        """More words. The data are made when the record is, if there is anybody to read it."""
         words = self._words(item_id)
         if words.told or not delta:
             return None
         words.role = role
-        offset = len(words.text)
-        words.text = (words.text + delta)[:_CHARACTERS]
-        return {**self._data(item_id, "delta"), "delta": words.text[offset:], "offset": offset}
+        offset = words.characters
+        kept = words.put(delta)
+        return lambda: {**self._data(item_id, "delta"), "delta": kept, "offset": offset}
 
     def complete(self, item_id: str, role: str, text: str | None = None) -> dict[str, Any] | None:
         """No more words will come; ``text`` is all of them, where that is known."""
@@ -59,7 +78,8 @@ class Transcripts:
         words.role = role
         words.complete = True
         if text is not None and not words.told:
-            words.text = text[:_CHARACTERS]
+            words.clear()
+            words.put(text)
         return self._final_if_over(item_id)
 
     def speaking(self, item_id: str) -> None:
@@ -75,7 +95,7 @@ class Transcripts:
         """The sound of this item was interrupted after ``heard_ms``. The words go further than that."""
         words = self._words(item_id)
         words.role, words.speaking, words.complete = words.role or role, False, True
-        if words.told or not (words.text or heard_ms):
+        if words.told or not (words.characters or heard_ms):
             words.told = True
             return None
         words.told = True
@@ -83,7 +103,7 @@ class Transcripts:
 
     def unfinished(self) -> list[dict[str, Any]]:
         """What can be told at the end of the conversation of items that never came to theirs."""
-        left = [item_id for item_id, words in self._items.items() if words.text and not words.told]
+        left = [item_id for item_id, words in self._items.items() if words.characters and not words.told]
         finals = []
         for item_id in left:
             self._items[item_id].told = True
@@ -96,7 +116,7 @@ class Transcripts:
             return None
         words.told = True
         final = self._data(item_id, "final")
-        words.text = ""
+        words.clear()
         return final
 
     def _data(self, item_id: str, phase: str) -> dict[str, Any]:

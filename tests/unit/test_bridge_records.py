@@ -18,7 +18,9 @@ def told(data: dict[str, Any] | None) -> tuple[Any, ...] | None:
 def test_words_that_are_spoken_are_final_when_they_were_heard() -> None:
     words = Transcripts()
     words.speaking("a")
-    assert told(words.delta("a", "assistant", "Good")) == (1, "delta", "Good", None)
+    more = words.delta("a", "assistant", "Good")
+    assert more is not None
+    assert told(more()) == (1, "delta", "Good", None)
     assert words.complete("a", "assistant", "Good day.") is None
     assert told(words.heard("a")) == (1, "final", "Good day.", None)
     assert words.heard("a") is words.complete("a", "assistant", "x") is words.delta("a", "assistant", "y") is None
@@ -48,6 +50,18 @@ def test_the_order_is_that_in_which_items_were_mentioned() -> None:
     assert told(words.complete("caller", "user", "Hello")) == (1, "final", "Hello", None)
     assert [told(each) for each in words.unfinished()] == [(2, "final", "Yes?", True)]
     assert words.unfinished() == []
+
+
+def test_more_words_are_told_with_their_place_and_no_more_than_are_kept() -> None:
+    words, said = Transcripts(), ""
+    for piece in ("so ", "and on " * 14_285, "much more"):
+        more = words.delta("a", "user", piece)
+        assert more is not None
+        data = more()
+        assert data["offset"] == len(said)
+        said += data["delta"]
+        assert data["text"] == said
+    assert len(said) == 100_000
 
 
 def test_a_turn_is_over_when_the_server_and_the_audio_are() -> None:
