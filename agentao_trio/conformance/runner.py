@@ -7,8 +7,8 @@ client ids of its own, so that none hears of another's calls. A check that seems
 *fail* takes the same rule broken in two of three runs. What is never reproduced is *inconclusive*, as is a check whose
 precondition did not come about.
 
-Properties draw examples with Hypothesis, in a thread that hands each one to the loop; a failing one is shrunk there,
-unless a short one that :attr:`Options.rehearse` knows breaks the rule as well.
+Properties draw their examples with Hypothesis before anything begins. A failing one is shrunk in a thread that hands
+each shorter one to the loop, unless a short one that :attr:`Options.rehearse` knows breaks the rule as well.
 What was drawn is plain JSON, and with the seed it is all that it takes to run the same programme again.
 
 The runner emits what happens (:class:`Progress`) and knows nothing of reports.
@@ -197,8 +197,10 @@ class _Run:
         options: Options,
         limits: Limits,
         progress: Callable[[Progress], None],
+        drawn: Mapping[str, Sequence[Any]],
     ) -> None:
         self._places = places
+        self._drawn = drawn
         self._options = options
         self._limits = limits
         self._progress = progress
@@ -290,7 +292,7 @@ class _Run:
         programme = PROGRAMMES[check.id]
         if reason := self._not_run(programme, self._place(programme).profile):
             return self._result(check, *reason)
-        seed = random.Random(f"{self._options.seed} {check.id}").randrange(2**32)
+        seed = _seed(check, self._options)
         if programme.example is None or self._options.example is not None:
             example = self._options.example if programme.example is not None else None
             attempts = await self._attempts(check, programme, seed, example)
@@ -348,47 +350,39 @@ class _Run:
         return attempts
 
     async def _property(self, check: Requirement, programme: Programme, seed: int) -> tuple[list[Attempt], Any]:
-        assert programme.example is not None
         attempts: list[Attempt] = []
-        shrinks = 0
-
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=self._options.examples,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-            print_blob=False,
-            report_multiple_bugs=False,
-        )
-        @hypothesis.given(programme.example)
-        def try_out(example: Any) -> None:
-            nonlocal shrinks
-            failed_before = any(each.failed for each in attempts)
-            shrinks += failed_before
-            if shrinks > self._options.shrinks:
-                return
-            attempt = trio.from_thread.run(self._attempt, check, programme, seed, example)
-            attempts.append(attempt)
-            if attempt.failed and not failed_before:
-                attempts.extend(trio.from_thread.run(self._rehearsed, check, programme, seed, example))
-                # What is short enough already is not made any shorter here.
-                shrinks = self._options.shrinks if attempts[-1].example is not example else 0
-            assert not attempt.failed
-
-        def draw() -> None:
-            # That an example broke the rule is in the attempts; a flaky one is no more than that here.
-            with contextlib.suppress(AssertionError, hypothesis.errors.HypothesisException):
-                try_out()
-
-        await trio.to_thread.run_sync(draw, abandon_on_cancel=True)
-        failed = [each for each in attempts if each.failed]
-        if not failed:
+        for example in self._drawn[check.id]:
+            attempts.append(await self._attempt(check, programme, seed, example))
+            if attempts[-1].failed:
+                break
+        else:
             return attempts, None
-        shortest = min(failed, key=lambda each: len(repr(each.example)))
+        short = await self._rehearsed(check, programme, seed, attempts[-1].example)
+        attempts += short or await self._shrunk(check, programme, seed, attempts)
+        shortest = min((each for each in attempts if each.failed), key=lambda each: len(repr(each.example)))
         again = await self._attempts(check, programme, seed, shortest.example)
         return [shortest, *again], shortest.example
+
+    async def _shrunk(
+        self, check: Requirement, programme: Programme, seed: int, known: Sequence[Attempt]
+    ) -> list[Attempt]:
+        """Attempts with shorter examples than the last known one, which failed."""
+        attempts: list[Attempt] = []
+        failed = {repr(each.example): each.failed for each in known}
+
+        def try_out(example: Any) -> None:
+            if (name := repr(example)) not in failed and len(attempts) < self._options.shrinks:
+                attempts.append(trio.from_thread.run(self._attempt, check, programme, seed, example))
+                failed[name] = attempts[-1].failed
+            assert not failed.get(name)
+
+        def shrink() -> None:
+            # That an example broke the rule is in the attempts; a flaky one is no more than that here.
+            with contextlib.suppress(AssertionError, hypothesis.errors.HypothesisException):
+                _hypothesis(check, self._options, try_out, Phase.generate, Phase.shrink)
+
+        await trio.to_thread.run_sync(shrink, abandon_on_cancel=True)
+        return attempts
 
     async def _rehearsed(self, check: Requirement, programme: Programme, seed: int, longer: Any) -> list[Attempt]:
         """Attempts with what breaks the rule elsewhere and is not longer, up to the first that breaks it here, which is
@@ -482,6 +476,43 @@ class _Run:
         )
 
 
+def _seed(check: Requirement, options: Options) -> int:
+    """What all that is random in one check comes of."""
+    return random.Random(f"{options.seed} {check.id}").randrange(2**32)
+
+
+def _hypothesis(check: Requirement, options: Options, body: Callable[[Any], None], *phases: Phase) -> None:
+    """Have Hypothesis call ``body`` with the check's examples: the same ones for the same seed."""
+    example = PROGRAMMES[check.id].example
+    assert example is not None
+    settings = hypothesis.settings(
+        max_examples=options.examples,
+        deadline=None,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
+
+    @hypothesis.seed(_seed(check, options))
+    @settings
+    @hypothesis.given(example)
+    def one(drawn: Any) -> None:
+        body(drawn)
+
+    one()
+
+
+def _draw(checks: Sequence[Requirement], options: Options) -> dict[str, list[Any]]:
+    """The examples of every property among ``checks``."""
+    drawn: dict[str, list[Any]] = {check.id: [] for check in checks if PROGRAMMES[check.id].example is not None}
+    for check in checks:
+        if check.id in drawn:
+            _hypothesis(check, options, drawn[check.id].append, Phase.generate)
+    return drawn
+
+
 def _bad(level: Level) -> Verdict:
     return {Level.MUST: Verdict.FAIL, Level.SHOULD: Verdict.WARN, Level.INFO: Verdict.INFO}[level]
 
@@ -539,8 +570,10 @@ async def run(
     began = trio.current_time()
     programmes = [PROGRAMMES[check.id] for check in checks]
     wanted = frozenset[str]().union(*(each.capabilities | each.prefers for each in programmes))
+    # Before there is anything whose timing it could disturb.
+    drawn = await trio.to_thread.run_sync(_draw, checks, options, abandon_on_cancel=True)
     async with target.arenas(wanted) as places:
-        this = _Run(places, options, limits, progress)
+        this = _Run(places, options, limits, progress, drawn)
         if preflight:
             await this.look_at_the_path()
         with trio.move_on_after(budget if budget is not None else float("inf")) as allowed:

@@ -31,12 +31,13 @@ def test_an_example_that_is_known_spares_the_gateway_the_shrinking() -> None:
 
     def known(check: str, seed: int) -> list[Any]:
         tried.append((check, seed))
-        return [[1], [0], [0, 1, 2, 3]]
+        return [["next"], ["next", "back"], ["next", "next", "back"]]
 
-    plain = judged(CHECK, faults=(FAULT,), seed=3)
-    report = judged(CHECK, faults=(FAULT,), seed=3, rehearse=known)
+    check, fault = "UPL-03", "repeated_number_ends_audio"
+    plain = judged(check, faults=(fault,), seed=3)
+    report = judged(check, faults=(fault,), seed=3, rehearse=known)
     [result] = report.results
-    assert (result.verdict, result.example) == (Verdict.FAIL, [0])
+    assert (result.verdict, result.example) == (Verdict.FAIL, ["next", "back"])
     assert len(tried) == 1
     assert report.calls < plain.calls
 
