@@ -60,7 +60,7 @@ class Incoming(StockEngine):
             and len(paths) == 1
             and paths[0].addr == addr
             and paths[0].is_validated
-            and data[:1] < b"\x80"
+            and b"\x40" <= data[:1] < b"\x80"
             and data[1 : self._cid_end] == self.host_cid
             and self._quic_logger is None
             and not self._close_pending

@@ -51,17 +51,17 @@ class PacketBuilder(QuicPacketBuilder):
 
     def begin(self) -> bool:
         """Begin a packet. Whether there may be another one: an address that is not validated is sent little."""
-        capacity = self._flight_capacity = self._buffer_capacity
         if self.max_total_bytes is not None:
-            capacity = self._flight_capacity = min(capacity, self.max_total_bytes - self._total_bytes)
+            self._buffer_capacity = min(self._buffer_capacity, self.max_total_bytes - self._total_bytes)
+        self._flight_capacity = self._buffer_capacity
         if self.max_flight_bytes is not None:
-            self._flight_capacity = min(capacity, self.max_flight_bytes - self._flight_bytes)
+            self._flight_capacity = min(self._buffer_capacity, self.max_flight_bytes - self._flight_bytes)
         self._packet = QuicSentPacket(
             tls.Epoch.ONE_RTT, False, False, False, self._packet_number, QuicPacketType.ONE_RTT
         )
         self.quic_logger_frames = self._packet.quic_logger_frames
         self._buffer.seek(self._header_size)
-        return capacity == self._buffer_capacity
+        return self._buffer_capacity > self._header_size
 
     def end(self) -> bool:
         """Seal the packet, unless it is empty; whether it was not."""

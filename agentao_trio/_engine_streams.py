@@ -85,7 +85,8 @@ class Engine(Incoming):
         stream = self._streams.get(stream_id)
         if stream is None or not isinstance(stream.sender, Outgoing):
             stream = self._get_or_create_stream_for_send(stream_id)
-            stream.sender = Outgoing(stream, self._talkative)
+            if stream.sender._reset_error_code is None:  # or it refuses by itself to be written to
+                stream.sender = Outgoing(stream, self._talkative)
             self._is_quiet = False  # a stream beyond the limit of the peer has to be told of
         stream.sender.write(data, end_stream)
         self._talkative[stream] = None
@@ -166,6 +167,7 @@ class Engine(Incoming):
             self._pacing_at = None
             datagrams = []
         else:
+            self._is_quiet = False
             datagrams = super().datagrams_to_send(now)
         if self._state is QuicConnectionState.CONNECTED and self._crypto.send.is_valid():
             acknowledge_at = self._space.ack_at
