@@ -23,6 +23,9 @@ class Hearing:
         self._on_renewed: list[Callable[[str], object]] = []
         self._on_violation: list[Callable[[Violation], object]] = []
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     def on(
         self, selector: Selector, *, own_task: bool = False, errors: Errors = "propagate"
     ) -> Callable[[AnyHandler], AnyHandler]:

@@ -44,7 +44,7 @@ _GONE_RESPONSES = 64
 _ROUNDING = 1e-6
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class PartKey:
     """One audio part of a conversation: all that is ever told apart here."""
 

@@ -82,6 +82,9 @@ class SequenceCheck:
         self._rules: Counter[str] = Counter()
         self._events = 0
 
+    def __repr__(self) -> str:
+        return f"<SequenceCheck, {self._events} events, {self._rules.total()} violations>"
+
     def check(self, received: Received) -> tuple[Violation, ...]:
         """Take an event in; everything that is wrong with its place."""
         self._events += 1
