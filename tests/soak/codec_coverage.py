@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,12 +53,24 @@ def measure() -> list[Coverage]:
         data, report = Path(temporary, "data"), Path(temporary, "report.json")
         include = ",".join(f"*/agentao_trio/{module}.py" for module in MODULES)
         coverage = [sys.executable, "-m", "coverage"]
-        run = [*coverage, "run", "--branch", f"--data-file={data}", f"--include={include}", "--append", "-m"]
+        # Not the project's own settings, which are for the whole of the tests.
+        run = [
+            *coverage,
+            "run",
+            f"--rcfile={os.devnull}",
+            "--branch",
+            f"--data-file={data}",
+            f"--include={include}",
+            "--append",
+            "-m",
+        ]
         quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
         for what in (["pytest", *quiet, *TESTS], ["tests.soak", "fuzz", "--inputs", str(FUZZED)]):
             subprocess.run([*run, *what], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(
-            [*coverage, "json", "-q", f"--data-file={data}", "-o", str(report)], check=True, stdout=subprocess.DEVNULL
+            [*coverage, "json", "-q", f"--rcfile={os.devnull}", f"--data-file={data}", "-o", str(report)],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         files = json.loads(report.read_text())["files"]
     found = [
