@@ -92,6 +92,11 @@ class PacketBuilder(QuicPacketBuilder):
         self._packet_number = number + 1
         return True
 
+    @property
+    def last_in_flight(self) -> bool:
+        """Whether the packet sealed last counts for the congestion window."""
+        return self._packets[-1].in_flight
+
     def flush(self) -> tuple[list[bytes], list[QuicSentPacket]]:
         return self._datagrams, self._packets
 

@@ -229,7 +229,8 @@ class Engine(Incoming):
                 self._fill_packet(builder, space)
             if not builder.end():
                 break  # the congestion window is full
-            pacer.update_after_send(now=now)
+            if builder.last_in_flight:  # acknowledgements alone are not paced (RFC 9002 §7.7)
+                pacer.update_after_send(now=now)
         return self._flush_builder(builder=builder, network_path=path, peer_cid=cid, now=now)
 
     def _fill_packet(self, builder: PacketBuilder, space: QuicPacketSpace) -> None:
