@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentao_trio._engine import Engine, TransportSettings
-from tests.support.engines import LongWay, copied, dice_for_ids, seen, timers_agree
+from tests.support.engines import LongWay, copied, dice_for_ids, examples, seen, timers_agree
 from tests.unit.test_engine import CLIENT, SERVER, Wire
 
 ELSEWHERE = ("10.0.0.9", 9)
@@ -243,7 +243,7 @@ STEP = st.one_of(
 
 
 @pytest.mark.parametrize("side", SIDES)
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(steps=st.lists(STEP, min_size=4, max_size=24))
 def test_nothing_tells_the_short_way_from_the_long_one(side: str, steps: list[tuple[Any, ...]]) -> None:
     Twins(side).run(steps)

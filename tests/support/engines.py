@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 from aioquic.quic import events
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from hypothesis import settings
 
 from agentao_trio._engine import Engine, StockEngine
 
-__all__ = ["LongWay", "copied", "dice_for_ids", "seen", "timers_agree"]
+__all__ = ["LongWay", "copied", "dice_for_ids", "examples", "seen", "timers_agree"]
+
+
+def examples(count: int) -> int:
+    """How many examples a property is tried with: many more where somebody searches for one that fails."""
+    return count * 20 if settings.get_current_profile_name() == "search" else count
 
 
 def copied(engine: Any, kind: type[StockEngine] | None = None) -> Any:
