@@ -117,6 +117,9 @@ class Desk:
             refusal = "Invalid namespace"
         elif client.tenant is not None:
             raise PacketError("it is connected already")
+        elif not client.allowance.take(COST_OF_EVERYTHING, self._now()):  # also of guesses at a token
+            self._counters.requests_refused += 1
+            refusal = "Too many requests"
         elif (tenant := self._admit((packet.data or {}).get("token"))) is None:
             refusal = "A valid token is required"
         if refusal:
