@@ -81,6 +81,7 @@ class CreateKept(EventFault):
         self._kept: dict[str, CallEvent] = {}
 
     def is_time(self, event: CallEvent) -> bool:
+        """Whether CREATE comes behind this one; behind any, where a fault does not say otherwise."""
         return True
 
     def events(self, peer: Peer, event: CallEvent) -> Iterable[Downward]:
