@@ -124,18 +124,19 @@ class Speaker:
         self._changed.unpark_all()
 
     def _settle_partly(self, packets: int, now: float) -> None:
-        """So many more packets have gone out of the stretches that are left, one in each slot."""
-        began = self.last_sent_at
+        """So many more packets have gone out of the stretches that are left: one in each slot, the last of them now."""
         left = [stretch for _, stretch in self._on_their_way]
         if self._handed_over is not None:
             left.append(self._handed_over)
-        gone = 0
         for stretch in left:
-            count = min(packets - gone, self._packets(stretch))
-            if count <= 0:
+            if packets <= 0:
                 return
-            gone += count
-            self._went_out(stretch.head(count * self._packet_bytes), min(now, began + gone * PACKET_MS / 1000))
+            count = min(packets, self._packets(stretch))
+            packets -= count
+            # No later than now, and the last of all no earlier than a slot ago.
+            latest = now - packets * PACKET_MS / 1000
+            at = max(self.last_sent_at + count * PACKET_MS / 1000, latest - PACKET_MS / 1000)
+            self._went_out(stretch.head(count * self._packet_bytes), min(latest, at))
 
     def _went_out(self, stretch: Stretch, at: float) -> None:
         self._ahead -= self._packets(stretch)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, Codec, open_session
 from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
@@ -105,6 +106,31 @@ async def test_an_interruption_takes_back_the_packet_that_is_being_handed_over(g
             await trio.sleep(0.1)
             assert talk.ear.sound == b""
             assert talk.call.statistics().packets_queued == 0
+
+
+class Hasty:
+    """A call whose clock sends what is handed over before the task that did so goes on."""
+
+    codec = Codec.PCMU
+
+    async def send_audio(self, data: bytes) -> None:
+        await trio.sleep_forever()
+
+    def clear_send_audio_buffer(self) -> int:
+        return 0
+
+
+async def test_a_packet_that_went_out_while_it_was_handed_over_counts_as_sent(autojump_clock: MockClock) -> None:
+    audio = ModelAudio(Codec.PCMU)
+    speaker = Speaker(Hasty(), audio, sent=lambda stretch, at, played: None)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        audio.receive(ITEM, "response_1", said_by(1000), 1000)
+        nursery.start_soon(speaker.run)
+        await trio.testing.wait_all_tasks_blocked()
+        [cut] = speaker.interrupt(trio.current_time())
+        assert (cut.sent_ms, cut.heard_ms) == (20, 0)
+        assert trio.current_time() - 0.02 <= speaker.last_sent_at <= trio.current_time()
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_goes_on_after_an_interruption(gateway: SimulatedGateway) -> None:
