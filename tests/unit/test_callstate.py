@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from enum import Enum
 from itertools import product
 from pathlib import Path
 
@@ -153,6 +154,12 @@ def test_nothing_is_possible_when_the_call_is_over() -> None:
 def test_every_state_has_its_row_and_every_command_a_state() -> None:
     assert set(ALLOWED) == set(CallState)
     assert frozenset[Command]().union(*ALLOWED.values()) == set(Command)
+
+
+@pytest.mark.parametrize("member", [*OrderState, *CallState, *Command, *Verdict])
+def test_records_and_messages_call_everything_by_its_name(member: Enum) -> None:
+    space = " " if isinstance(member, Verdict) else "_"
+    assert member.value == member.name.lower().replace("_", space)
 
 
 # -- the page -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import tracemalloc
 import attrs
 import pytest
 
-from agentao_trio import messages
+from agentao_trio import events, messages
 from agentao_trio.callstate import Verdict
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.events import EventRecord, Ingest
@@ -81,6 +81,12 @@ def test_statistics_count_every_verdict() -> None:
     assert (statistics.open_calls, statistics.finished_calls) == (1, 1)
 
 
+@pytest.mark.parametrize("event", [*events.ClientEvent, *events.CallEvent])
+def test_what_a_handler_is_for_can_be_written_as_a_text_or_as_a_constant(event: events.CallEvent) -> None:
+    assert event == event.name
+    assert getattr(events, event.name) is event
+
+
 # -- replays --------------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +98,14 @@ def test_a_replayed_hangup_is_recognised_while_the_call_is_remembered() -> None:
     # Each replay renews the memory: what the gateway has just sent it may send again.
     assert ingest.event(hangup, at=601.0).verdict is Verdict.DUPLICATE
     assert ingest.event(hangup, at=901.1).verdict is Verdict.GAP
+
+
+def test_a_finished_call_is_remembered_for_five_minutes() -> None:
+    hangup = body(event_type=HANGUP, timestamp_ms=5)
+    for silence, verdict in [(300.0, Verdict.DUPLICATE), (300.1, Verdict.GAP)]:
+        ingest = Ingest()
+        ingest.event(hangup, at=0.0)
+        assert ingest.event(hangup, at=silence).verdict is verdict
 
 
 def test_a_stored_run_replays_to_equal_records() -> None:

@@ -207,6 +207,11 @@ def test_a_reply_in_each_form(form: str) -> None:
     assert decode_reply(encode_reply(7, ENVELOPE, form=form), 7) == Reply(form=form, body=ENVELOPE)
 
 
+@pytest.mark.parametrize("form", ["exclusive", "inclusive"])
+def test_a_reply_of_a_header_alone_is_a_frame_without_a_body(form: str) -> None:
+    assert decode_reply(encode_reply(7, b"", form=form), 7) == Reply(form=form, body=b"")
+
+
 def test_no_reply_is_an_answer() -> None:
     assert encode_reply(7, ENVELOPE, form="none") == b""
     assert decode_reply(b"", 7) == Reply(form="none", body=b"")
@@ -230,7 +235,7 @@ def test_a_bare_reply_may_have_bytes_behind_its_envelope() -> None:
 def test_what_is_no_reply(stream: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as refusal:
         decode_reply(stream, 7)
-    assert refusal.value.reason == "bad_response"
+    assert (refusal.value.reason, refusal.value.offset) == ("bad_response", 0)
 
 
 def test_there_are_four_forms_of_reply() -> None:
