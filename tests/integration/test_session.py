@@ -171,6 +171,8 @@ async def test_a_refused_call_says_why_and_whether_to_try_again(autojump_clock: 
             await session.originate(TO, trunk_id="main")
         assert (caught.value.code, caught.value.retryable, caught.value.method) == (3, True, "Originate")
         assert not session.calls
+        statistics = session.statistics()
+        assert (statistics.commands, statistics.commands_rejected, statistics.commands_timed_out) == (1, 1, 0)
 
 
 async def test_an_event_settles_a_call_that_was_never_answered_for(autojump_clock: MockClock) -> None:
@@ -469,6 +471,7 @@ async def test_commands_in_an_outage_wait_and_then_say_that_they_were_not_sent(a
         with pytest.raises(CommandTimeout, match="was not sent") as caught:
             await session.barge("c")
         assert caught.value.retryable
+        assert session.statistics().commands_timed_out == 1
 
 
 @pytest.mark.parametrize(

@@ -278,12 +278,17 @@ async def test_commands_on_their_way_when_the_connection_goes_have_an_unknown_ou
     async with session_on(gateway) as session, trio.open_nursery() as nursery:
 
         async def barge() -> None:
-            with pytest.raises(CommandTimeout, match="outcome is unknown") as caught:
+            with pytest.raises(
+                CommandTimeout, match="lost before Barge was answered; the outcome is unknown"
+            ) as caught:
                 await session.barge("c")
             assert not caught.value.retryable
+            assert caught.value.method == "Barge"
 
         for _ in range(10):
             nursery.start_soon(barge)
         await trio.sleep(1)
         assert gateway.connection is not None
         await gateway.connection.aclose(4, "shutting down")
+        await trio.sleep(1)
+        assert session.statistics().commands_timed_out == 10
