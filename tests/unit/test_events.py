@@ -127,7 +127,7 @@ def test_a_stored_run_replays_to_equal_records() -> None:
 
 def test_sids_are_told_apart_byte_by_byte() -> None:
     ingest = Ingest()
-    sids = ["é", "e\u0301", "\udcff", "\udcfe", "\x00", "", "x" * 70, "x" * 71]
+    sids = ["é", "e\u0301", "\udcff", "\udcfe", "\x00", "", "x" * 70, "x" * 71, "\udcff" * 70, "\udcfe" * 70]
     assert {ingest.event(body(sid, CREATE), at=0.0).verdict for sid in sids} == {Verdict.IN_ORDER}
     assert {ingest.event(body(sid, CREATE), at=0.0).verdict for sid in sids} == {Verdict.DUPLICATE}
 
