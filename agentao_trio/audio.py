@@ -34,7 +34,8 @@ with warnings.catch_warnings():
     # Up to Python 3.12 audioop is the standard library's and announces its removal when imported. The announcement is
     # already answered: from 3.13 on the package depends on audioop-lts, the same module kept alive.
     warnings.simplefilter("ignore", DeprecationWarning)
-    import audioop
+    # Under its own name for the others, who would hear the announcement if they imported it first.
+    import audioop as audioop
 
 __all__ = [
     "PACKET_MS",
@@ -47,6 +48,7 @@ __all__ = [
     "SequenceTracker",
     "estimate_mos",
     "from_pcm16",
+    "native_order",
     "to_pcm16",
 ]
 
@@ -109,9 +111,9 @@ def to_pcm16(payload: bytes, codec: Codec) -> bytes:
     that an odd last byte, which is half a sample, is dropped. Any bytes are accepted.
     """
     if codec is Codec.PCMU:
-        return _little_endian(audioop.ulaw2lin(payload, 2))
+        return native_order(audioop.ulaw2lin(payload, 2))
     if codec is Codec.PCMA:
-        return _little_endian(audioop.alaw2lin(payload, 2))
+        return native_order(audioop.alaw2lin(payload, 2))
     return payload[: len(payload) & ~1]
 
 
@@ -123,15 +125,15 @@ def from_pcm16(pcm: bytes, codec: Codec) -> bytes:
     if len(pcm) % 2:
         raise ValueError(f"16-bit samples need an even number of bytes, got {len(pcm)}")
     if codec is Codec.PCMU:
-        return audioop.lin2ulaw(_little_endian(pcm), 2)
+        return audioop.lin2ulaw(native_order(pcm), 2)
     if codec is Codec.PCMA:
-        return audioop.lin2alaw(_little_endian(pcm), 2)
+        return audioop.lin2alaw(native_order(pcm), 2)
     return pcm
 
 
-def _little_endian(samples: bytes) -> bytes:
-    # audioop counts in the machine's own byte order.
-    return samples if sys.byteorder == "little" else audioop.byteswap(samples, 2)
+def native_order(samples: bytes, width: int = 2) -> bytes:
+    """Little-endian samples of ``width`` bytes in the machine's own order, which audioop works in, or the way back."""
+    return samples if sys.byteorder == "little" else audioop.byteswap(samples, width)
 
 
 # -- packets --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
@@ -29,10 +28,7 @@ from typing import Protocol, TypeVar
 
 import attrs
 
-# The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
-from agentao_trio.audio import Codec
-
-import audioop  # isort: skip
+from agentao_trio.audio import Codec, audioop, native_order
 
 __all__ = [
     "Answered",
@@ -167,16 +163,13 @@ class _Windows:
         samples = b"".join((self._rest, pcm))
         starts = range(0, len(samples) - self._size + 1, self._hop)
         windows = [
-            ((self._next + start // 2) / self._rate, _native(samples[start : start + self._size])) for start in starts
+            ((self._next + start // 2) / self._rate, native_order(samples[start : start + self._size]))
+            for start in starts
         ]
         used = len(starts) * self._hop
         self._rest = samples[used:]
         self._next += used // 2
         return windows
-
-
-def _native(samples: bytes) -> bytes:
-    return samples if sys.byteorder == "little" else audioop.byteswap(samples, 2)
 
 
 _REFERENCE = 32_767
@@ -453,7 +446,7 @@ class AnsweringMachineDetector:
         found: list[Answered | Beep] = []
         # Frame by frame, so that the verdict falls at the same sample however the audio came.
         for at, frame in self._frames.feed(pcm):
-            samples = _native(frame)
+            samples = native_order(frame)
             voices, tones = self._voice.feed(samples), self._tone.feed(samples)
             if not self._decided and (by := self._judge(voices, tones, at + _FRAME)) is not None:
                 self._decided = True

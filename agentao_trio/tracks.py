@@ -14,14 +14,11 @@ silence; being early by 40 ms costs a packet, a quiet one if there is any within
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from typing import NamedTuple
 
-from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, to_pcm16
+from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, audioop, native_order, to_pcm16
 from agentao_trio.convert import Resampler
-
-import audioop  # isort: skip
 
 __all__ = ["Track", "Tracks"]
 
@@ -110,8 +107,7 @@ class Track:
 
 
 def _is_quiet(samples: bytes) -> bool:
-    native = samples if sys.byteorder == "little" else audioop.byteswap(samples, 2)
-    return audioop.max(native, 2) < _QUIET
+    return audioop.max(native_order(samples), 2) < _QUIET
 
 
 class Tracks:

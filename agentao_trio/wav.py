@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import wave
 from os import PathLike
 
 import attrs
 
-# The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
-import agentao_trio.audio  # noqa: F401
-
-import audioop  # isort: skip
+from agentao_trio.audio import audioop, native_order
 
 __all__ = ["Sound", "WavFile", "read_wav"]
 
@@ -47,18 +43,13 @@ def read_wav(data: bytes) -> Sound:
         raise ValueError(f"not a PCM WAV file: {str(error) or 'it is too short'}") from error
     if channels not in (1, 2) or width not in (1, 2, 3, 4) or rate < 1:
         raise ValueError(f"a WAV file with {channels} channels of {8 * width} bits at {rate} Hz cannot be played")
-    samples = _native(samples[: len(samples) - len(samples) % (channels * width)], width)
+    samples = native_order(samples[: len(samples) - len(samples) % (channels * width)], width)
     if width == 1:  # unsigned in WAV files, signed everywhere else
         samples = audioop.bias(samples, 1, -128)
     samples = audioop.lin2lin(samples, width, 2)
     if channels == 2:
         samples = audioop.tomono(samples, 2, 0.5, 0.5)
-    return Sound(rate=rate, samples=_native(samples, 2))
-
-
-def _native(samples: bytes, width: int) -> bytes:
-    """Little-endian samples in the machine's own byte order, or the other way round."""
-    return samples if sys.byteorder == "little" else audioop.byteswap(samples, width)
+    return Sound(rate=rate, samples=native_order(samples))
 
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")

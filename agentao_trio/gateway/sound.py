@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-# The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
 from agentao_trio import wav
-from agentao_trio.audio import PACKET_MS, Codec, from_pcm16, to_pcm16
-
-import audioop  # isort: skip
+from agentao_trio.audio import PACKET_MS, Codec, audioop, from_pcm16, native_order, to_pcm16
 
 __all__ = ["Packet", "mix", "read_wav", "tone"]
 
@@ -47,7 +43,7 @@ def read_wav(data: bytes, codec: Codec) -> Iterator[bytes]:
     The last packet is filled with silence. Raises ValueError when the file cannot be read.
     """
     sound = wav.read_wav(data)
-    return _cut(_swap(_at_rate(sound.samples, sound.rate, codec.clock_rate)), codec)
+    return _cut(native_order(_at_rate(sound.samples, sound.rate, codec.clock_rate)), codec)
 
 
 def _cut(pcm: bytes, codec: Codec) -> Iterator[bytes]:
@@ -65,17 +61,13 @@ def mix(packets: Iterable[Packet], codec: Codec) -> Packet:
         if source is not None:
             pcm = _at_rate(to_pcm16(payload, source), source.clock_rate, codec.clock_rate)
             total = audioop.add(total, pcm[:size].ljust(size, b"\0"), 2)
-    return Packet(from_pcm16(_swap(total), codec), codec.value)
+    return Packet(from_pcm16(native_order(total), codec), codec.value)
 
 
 def _at_rate(pcm: bytes, rate: int, wanted: int) -> bytes:
     """Little-endian samples in, the machine's own order out."""
-    samples = _swap(pcm)
+    samples = native_order(pcm)
     return samples if rate == wanted else audioop.ratecv(samples, 2, 1, rate, wanted, None)[0]
-
-
-def _swap(samples: bytes) -> bytes:
-    return samples if sys.byteorder == "little" else audioop.byteswap(samples, 2)
 
 
 def _pcm_bytes(codec: Codec) -> int:

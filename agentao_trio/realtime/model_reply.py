@@ -17,11 +17,9 @@ from typing import Any, Literal
 
 import attrs
 
-from agentao_trio.audio import Codec, from_pcm16
+from agentao_trio.audio import Codec, audioop, from_pcm16
 from agentao_trio.realtime.script import ToolCall, Turn
 from agentao_trio.wav import read_wav
-
-import audioop  # isort: skip
 
 __all__ = ["OutputItem", "Reply"]
 

@@ -6,14 +6,9 @@ there is :class:`agentao_trio.detect.VoiceActivityDetector`, which follows the n
 
 from __future__ import annotations
 
-import sys
-
 import attrs
 
-# The audio module comes first on purpose: it loads audioop without Python 3.11's announcement of its removal.
-import agentao_trio.audio  # noqa: F401
-
-import audioop  # isort: skip
+from agentao_trio.audio import audioop, native_order
 
 __all__ = ["EnergyVad", "SpeechBegan", "SpeechOver"]
 
@@ -62,7 +57,7 @@ class EnergyVad:
         self._rest = data[whole:]
         for start in range(0, whole, self._bytes):
             window = data[start : start + self._bytes]
-            loud = audioop.rms(window if sys.byteorder == "little" else audioop.byteswap(window, 2), 2) >= LOUD
+            loud = audioop.rms(native_order(window), 2) >= LOUD
             self._windows += 1
             self._run = self._run + 1 if loud is not self.speaking else 0
             if self._run < (self._silence if self.speaking else self._onset):

@@ -143,9 +143,9 @@ LAYERS = {
     "audio": pure("wire", "errors", theirs="attrs audioop"),
     "audio_frames": pure("messages", "wire"),
     "convert": pure("audio", "errors", theirs="attrs numpy soxr"),
-    "wav": waits("audio", theirs="attrs audioop"),  # it blocks, and is for a thread
-    "tracks": pure("audio", "convert", theirs="audioop"),
-    "detect": pure("audio", theirs="attrs audioop"),
+    "wav": waits("audio", theirs="attrs"),  # it blocks, and is for a thread
+    "tracks": pure("audio", "convert", theirs=""),
+    "detect": pure("audio"),
     "callstate": pure("messages", "errors"),
     "records": pure(),
     "dialplan": pure("messages", "legible", "errors"),
@@ -182,7 +182,7 @@ LAYERS = {
     "realtime.journal": pure(
         *("analytics", "errors", "realtime.conversation", "realtime.protocol"), theirs="attrs msgspec"
     ),
-    **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs audioop") for index, part in enumerate(PARTS)},
+    **{f"gateway.{part}": pure(*CORE, *GATEWAY[:index], theirs="attrs") for index, part in enumerate(PARTS)},
     "realtime.playout": pure("audio"),
     "realtime.tools": pure(theirs="attrs msgspec"),
     "realtime.transcripts": pure(),
@@ -214,10 +214,7 @@ LAYERS = {
         *("errors", "legible", "services", "_connection", "_datagrams", "_engine", "_listener", "_streams"),
         theirs="trio attrs aioquic",
     ),
-    **{
-        part: waits(*CORE, "pacing", "services", "transport", *CLIENT[:index], theirs="trio attrs audioop")
-        for index, part in enumerate(CLIENT)
-    },
+    **{part: waits(*CORE, "pacing", "services", "transport", *CLIENT[:index]) for index, part in enumerate(CLIENT)},
     "tracing": waits("call", "errors", "messages", "session", theirs="trio opentelemetry"),
     "metrics": waits("statistics", "session", theirs="trio attrs prometheus_client"),
     # History: what is written, read and replayed. It sees a session's records and never the session.
@@ -269,10 +266,10 @@ LAYERS = {
         for index, part in enumerate(BRIDGE)
     },
     # The scripted model shares no code with the client but the transport, and spells its events by itself.
-    "realtime.vad": pure("audio", theirs="attrs audioop"),
+    "realtime.vad": pure("audio"),
     "realtime.script": pure(),
     "realtime.model_settings": pure(theirs=""),
-    "realtime.model_reply": pure("audio", "wav", "realtime.script", theirs="attrs audioop"),
+    "realtime.model_reply": pure("audio", "wav", "realtime.script"),
     "realtime.model": pure(
         "audio", "realtime.script", "realtime.vad", "realtime.model_settings", "realtime.model_reply"
     ),
@@ -373,6 +370,7 @@ def test_a_module_imports_only_what_its_row_allows(module: str) -> None:
     [
         ("aioquic", {"transport"} | {name for name in MODULES if name.startswith("_engine")}),
         ("hypothesis", {name for name in MODULES if name.partition(".")[0] == "conformance"}),
+        ("audioop", {"audio"}),
         ("pytest", {"testing.plugin"}),
         ("pytest_trio", {"testing.plugin"}),
         ("asyncio", set()),
