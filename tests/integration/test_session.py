@@ -135,6 +135,17 @@ async def test_closing_the_session_hangs_up_what_was_left_and_refuses_the_rest(a
         await session.barge("x")
 
 
+async def test_a_session_that_was_closed_in_an_outage_refuses_at_once(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    async with session_on(accepting(), network) as session:
+        network.outage(60)
+        await trio.sleep(10)
+    closed_at = trio.current_time()
+    with pytest.raises(SessionClosed):
+        await session.barge("x")
+    assert trio.current_time() == closed_at
+
+
 async def test_a_call_whose_hangup_is_never_confirmed_is_left_all_the_same(autojump_clock: MockClock) -> None:
     async def answer(method: MethodId, request: Any) -> Any:
         if method is MethodId.Originate:
