@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Collection
@@ -26,7 +25,7 @@ from agentao_trio.call import ActiveCall
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import CallError, CommandError, ConnectionLost, SessionClosed
 from agentao_trio.events import ClientEvent
-from agentao_trio.handlers import Handler, accepts_value, contained
+from agentao_trio.handlers import Handler, Registered, contained
 from agentao_trio.session import Session, open_session
 
 __all__ = ["AgenTaoClient", "serve"]
@@ -159,7 +158,7 @@ class AgenTaoClient:
         self._drain = drain
         self._claim = claim
         self._options = {"trunks": trunks, "handler_errors": handler_errors, **options}
-        self._handlers: list[tuple[Callable[..., Any], bool, bool]] = []
+        self._handlers: list[Registered] = []
         self._session: Session | None = None
         self._opened = contextlib.AsyncExitStack()
 
@@ -176,8 +175,7 @@ class AgenTaoClient:
             raise ValueError(f"{event!r} is not an event of a client; expected {ClientEvent.INCOMING_CALL.value}")
 
         def register(handler: Handler) -> Handler:
-            takes_call = accepts_value(handler, ClientEvent.INCOMING_CALL.value)
-            self._handlers.append((handler, inspect.iscoroutinefunction(handler), takes_call))
+            self._handlers.append(Registered.of(handler, ClientEvent.INCOMING_CALL.value))
             return handler
 
         return register
@@ -242,19 +240,9 @@ class AgenTaoClient:
     async def _take_calls(self, session: Session) -> None:
         async def hold(call: ActiveCall) -> None:
             fail = functools.partial(session.handler_failed, call)
-
-            async def run(handler: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> None:
-                with contained(ClientEvent.INCOMING_CALL, fail):
-                    await handler(*arguments)
-
             async with call, trio.open_nursery() as nursery:
-                for handler, is_async, takes_call in self._handlers:
-                    arguments = (call,) if takes_call else ()
-                    if is_async:
-                        nursery.start_soon(run, handler, arguments, name=handler.__qualname__)
-                    else:
-                        with contained(ClientEvent.INCOMING_CALL, fail):
-                            handler(*arguments)
+                for handler in self._handlers:
+                    handler.run(nursery, ClientEvent.INCOMING_CALL, call, fail)
                 with contextlib.suppress(CallError, ConnectionLost):
                     await call.wait_ended()
 

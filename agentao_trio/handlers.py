@@ -20,11 +20,12 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+import attrs
 import trio
 
 from agentao_trio.events import CallEvent, ClientEvent
 
-__all__ = ["CallHandlers", "accepts_value", "contained"]
+__all__ = ["SIGNAL_BOUND", "CallHandlers", "Handler", "Registered", "contained", "is_async"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 What = TypeVar("What")
@@ -37,7 +38,14 @@ SIGNAL_BOUND = 256
 QUALITY_INTERVAL = 5.0
 
 
-def accepts_value(handler: Callable[..., Any], what: str) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to be awaited: it is an ``async`` function, or an object called like one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object whose method it is
+    )
+
+
+def _accepts_value(handler: Callable[..., Any], what: str) -> bool:
     """Whether ``handler`` takes one positional argument rather than none. Raises TypeError when it takes neither."""
     signature = inspect.signature(handler)
     for arguments in ((None,), ()):
@@ -64,6 +72,34 @@ def contained(event: What, fail: Callable[[What, Exception], None]) -> Iterator[
         raise others from None
 
 
+@attrs.frozen
+class Registered:
+    """A handler, and what was found out about it when it was registered."""
+
+    function: Callable[..., Any]
+    is_async: bool
+    takes_value: bool
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], what: str) -> Registered:
+        """``function`` as a handler of ``what``. Raises TypeError for one that needs more than one argument."""
+        return cls(function, is_async(function), _accepts_value(function, what))
+
+    def run(self, nursery: trio.Nursery, event: What, value: Any, fail: Callable[[What, Exception], None]) -> None:
+        """Call it now, or in a task of its own in ``nursery``; its failure is handed to ``fail``."""
+        arguments = (value,) if self.takes_value else ()
+        if self.is_async:
+            name = getattr(self.function, "__qualname__", None) or repr(self.function)
+            nursery.start_soon(self._await, event, arguments, fail, name=name)
+        else:
+            with contained(event, fail):
+                self.function(*arguments)
+
+    async def _await(self, event: What, arguments: tuple[Any, ...], fail: Callable[[What, Exception], None]) -> None:
+        with contained(event, fail):
+            await self.function(*arguments)
+
+
 class CallHandlers:
     """The handlers of one call.
 
@@ -83,7 +119,7 @@ class CallHandlers:
         self._quality = quality
         self._fail = fail
         self._overrun = overrun
-        self._handlers: defaultdict[CallEvent, list[tuple[Callable[..., Any], bool, bool]]] = defaultdict(list)
+        self._handlers: defaultdict[CallEvent, list[Registered]] = defaultdict(list)
         self._signals: deque[tuple[CallEvent, Any]] = deque()
         self._signalled = trio.lowlevel.ParkingLot()
         self._running = False
@@ -102,8 +138,7 @@ class CallHandlers:
             raise ValueError(f"{event!r} is not an event of a call; expected one of {names}") from None
 
         def register(handler: Handler) -> Handler:
-            takes_value = accepts_value(handler, known.value)
-            self._handlers[known].append((handler, inspect.iscoroutinefunction(handler), takes_value))
+            self._handlers[known].append(Registered.of(handler, known.value))
             if not self._running:
                 self._running = True
                 self._start(self._run)
@@ -130,22 +165,11 @@ class CallHandlers:
             while True:
                 while self._signals:
                     event, value = self._signals.popleft()
-                    for handler, is_async, takes_value in tuple(self._handlers[event]):
-                        arguments = (value,) if takes_value else ()
-                        if is_async:
-                            nursery.start_soon(self._await, event, handler, arguments, name=handler.__qualname__)
-                        else:
-                            with contained(event, self._fail):
-                                handler(*arguments)
+                    for handler in tuple(self._handlers[event]):
+                        handler.run(nursery, event, value, self._fail)
                 if self._over:
                     return
                 await self._signalled.park()
-
-    async def _await(
-        self, event: CallEvent, handler: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]
-    ) -> None:
-        with contained(event, self._fail):
-            await handler(*arguments)
 
     async def _watch_quality(self) -> None:
         next_at = trio.current_time()

@@ -16,7 +16,6 @@ called (``errors="isolate"``). Nothing here catches a cancellation.
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,7 @@ import trio
 
 from agentao_trio.broadcast import Subscription as Queue
 from agentao_trio.errors import EventsOverrun
-from agentao_trio.handlers import contained
+from agentao_trio.handlers import contained, is_async
 from agentao_trio.realtime.names import ga_name
 from agentao_trio.realtime.server_events import Malformed, ServerEvent, Unknown
 
@@ -155,7 +154,7 @@ class Router:
         Raises TypeError for an ``async`` handler without ``own_task``, and ValueError for a selector that is empty.
         """
         key = _key(selector)
-        if not own_task and _is_async(handler):
+        if not own_task and is_async(handler):
             raise TypeError(f"{handler!r} is async: it needs own_task=True, as the reader does not wait for handlers")
         queue = self._queue() if own_task else None
         subscription = Subscription(self, key, handler, errors, queue)
@@ -245,7 +244,3 @@ def _keys(wire_type: str, nameless: str) -> tuple[str, ...]:
     if nameless:
         keys.append(f"<{nameless}>")
     return tuple(keys)
-
-
-def _is_async(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
