@@ -52,7 +52,7 @@ _HEADER = struct.Struct("<BBi")
 T = TypeVar("T")
 
 
-def holds_envelope(data: bytes, start: int = 0) -> bool:
+def holds_envelope(data: bytes, start: int) -> bool:
     """Whether ``data`` has room for the envelope that begins at ``start``, going by the size it claims."""
     room = len(data) - start - _HEADER.size
     if room < 0:

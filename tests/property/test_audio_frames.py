@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentao_trio import messages
 from agentao_trio.audio_frames import FrameReader, FrameTemplate
+from agentao_trio.envelope import Decoded
 from agentao_trio.errors import LocalProtocolError, RemoteProtocolError
 from agentao_trio.messages import AudioFrame, MethodId
 from agentao_trio.wire import MAX_FRAME_LENGTH, encode_frame
@@ -90,6 +91,76 @@ def test_a_newer_writers_frames_are_understood() -> None:
     newer = body[:2] + struct.pack("<i", len(body) - 6 + 3) + body[6:] + b"new"
     reader = FrameReader()
     assert [reader.read(each) for each in (newer, body, newer)] == [("call", b"xyz", "PCMU", 0, False)] * 3
+
+
+# -- how seldom the general codec is asked ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[AudioFrame]:
+    """The frames that the general codec has written and read."""
+    frames: list[AudioFrame] = []
+    encode, decode_counted = messages.encode, messages.decode_counted
+
+    def encode_and_note(frame: AudioFrame) -> bytes:
+        frames.append(frame)
+        return encode(frame)
+
+    def decode_and_note(cls: type[AudioFrame], body: bytes) -> Decoded[AudioFrame]:
+        decoded = decode_counted(cls, body)
+        frames.append(decoded.message)
+        return decoded
+
+    monkeypatch.setattr(messages, "encode", encode_and_note)
+    monkeypatch.setattr(messages, "decode_counted", decode_and_note)
+    return frames
+
+
+def times_asked(asked: list[AudioFrame], reader: FrameReader, *bodies: bytes) -> int:
+    asked.clear()
+    for body in bodies:
+        reader.read(body)
+    return len(asked)
+
+
+def test_a_template_follows_one_frame_of_each_length(asked: list[AudioFrame]) -> None:
+    template = FrameTemplate("call", "PCMU")
+    for payload in (b"", b"", b"abc", b"xyz", b"abc"):
+        template.frame(payload, 1)
+    assert [len(frame.payload) for frame in asked] == [0, 3]
+
+
+def test_a_reader_learns_from_one_frame_of_each_length(asked: list[AudioFrame]) -> None:
+    packets = [
+        messages.encode(AudioFrame(call_sid=name, payload=bytes(160), codec="PCMU", sequence_number=number))
+        for name in ("one", "two")
+        for number in range(10)
+    ]
+    reader = FrameReader()
+    assert times_asked(asked, reader, *packets) == 1
+    last = messages.encode(AudioFrame(call_sid="one", codec="PCMU", end_of_stream=True))
+    assert times_asked(asked, reader, last, *packets, last) == 1
+
+
+def test_a_newer_writers_frames_are_no_pattern(asked: list[AudioFrame]) -> None:
+    body = messages.encode(AudioFrame(call_sid="call", codec="PCMU"))
+    within = body[:2] + struct.pack("<i", len(body) - 6 + 3) + body[6:] + b"new"
+    assert times_asked(asked, FrameReader(), within, within, body + b"behind", body + b"behind") == 4
+
+
+@pytest.mark.parametrize(("length", "asks"), [(16, 1), (17, 2)])
+def test_the_name_of_a_codec_worth_remembering_has_16_characters(
+    length: int, asks: int, asked: list[AudioFrame]
+) -> None:
+    body = messages.encode(AudioFrame(codec="x" * length))
+    assert times_asked(asked, FrameReader(), body, body) == asks
+
+
+def test_with_64_patterns_the_memory_is_full_and_begins_anew(asked: list[AudioFrame]) -> None:
+    bodies = [messages.encode(AudioFrame(payload=bytes(size), codec="PCMU")) for size in range(65)]
+    reader = FrameReader()
+    assert times_asked(asked, reader, *bodies[:64], *bodies[:64]) == 64
+    assert times_asked(asked, reader, bodies[64], bodies[0]) == 2
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -228,6 +228,26 @@ def test_bytes_not_understood_are_counted() -> None:
     assert (decoded.skipped, decoded.after) == (3, 5)
 
 
+@pytest.mark.parametrize("known", range(10))
+def test_an_older_writer_may_have_stopped_behind_any_number(known: int) -> None:
+    """These nine stand side by side and are read in one step where all are there."""
+    codes, values = "iqqIIIQdd", (5, 1_000, 9_000, 250, 249, 1, 40_000, 1.5, 4.25)
+    names = "duration_seconds answer_timestamp_ms end_timestamp_ms packets_sent packets_received packets_lost"
+    names += " bytes_sent jitter_ms estimated_mos"
+    fields = struct.pack("<iiiqii", 0, EventType.CHANNEL_HANGUP_COMPLETE, 0, 77, 16, 0) + struct.pack(
+        "<" + codes[:known], *values[:known]
+    )
+    event = messages.decode(CallEvent, struct.pack("<BBi", 0, 0, len(fields)) + fields)
+    told: dict[str, Any] = dict(zip(names.split()[:known], values, strict=False))
+    ended = CallEvent(event_type=EventType.CHANNEL_HANGUP_COMPLETE, start_timestamp_ms=77, q850_cause=16)
+    assert event == attrs.evolve(ended, **told)
+    if known:
+        with pytest.raises(RemoteProtocolError) as refusal:
+            messages.decode(CallEvent, struct.pack("<BBi", 0, 0, len(fields) - 1) + fields[:-1])
+        begun = len(fields) - struct.calcsize("<" + codes[known - 1])
+        assert (refusal.value.reason, refusal.value.offset) == ("field_truncated", 6 + begun)
+
+
 def test_unknown_bytes_of_an_element_are_skipped_where_they_stand() -> None:
     """They do not count as skipped: that number is about the envelope that was asked for."""
     element = struct.pack("<BBii", 1, 0, 4 + 1 + 4 + 2, 1) + b"b" + struct.pack("<i", 5) + b"??"
