@@ -25,6 +25,7 @@ import trio
 
 from agentao_trio import messages
 from agentao_trio.callstate import CallState, Command
+from agentao_trio.causes import NO_ANSWER
 from agentao_trio.dialplan import check_arguments
 from agentao_trio.errors import (
     CallConnectFailed,
@@ -43,9 +44,6 @@ from agentao_trio.messages import DialplanAction, MethodId
 from agentao_trio.pacing import PacketClock
 
 __all__ = ["CallControl", "CallPort"]
-
-#: ITU-T Q.850: the second leg was let ring and nobody answered.
-_NO_ANSWER = 19
 
 
 class CallPort(Protocol):
@@ -228,7 +226,7 @@ class CallControl(abc.ABC):
             await leg.wait_answered()
         if ringing.cancelled_caught:
             raise CallConnectFailed(
-                f"nobody answered within {ring_time_seconds:g} s", call_sid=self.call_sid, q850_cause=_NO_ANSWER
+                f"nobody answered within {ring_time_seconds:g} s", call_sid=self.call_sid, q850_cause=NO_ANSWER
             )
         if self._state is CallState.PENDING:
             await self.answer()

@@ -41,6 +41,7 @@ from agentao_trio.campaign_plan import (
     Turn,
     outcome_lines,
 )
+from agentao_trio.causes import NO_ANSWER
 from agentao_trio.errors import (
     CallEnded,
     CallError,
@@ -75,8 +76,6 @@ Handler = Callable[[ActiveCall, CampaignRow], Awaitable[object]]
 
 #: Seconds between two looks at a session that is reconnecting: calls are not placed into an outage.
 RECONNECT_INTERVAL = 0.2
-#: The cause of a call that was left ringing: no answer from user.
-NO_ANSWER = 19
 
 
 class Step(Enum):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["Q850_NAMES", "q850_name"]
+__all__ = ["CALL_REJECTED", "NORMAL_CLEARING", "NO_ANSWER", "Q850_NAMES", "TEMPORARY_FAILURE", "q850_name"]
+
+#: The values that this package gives of its own accord: hung up, rung in vain, turned away, and all the rest.
+NORMAL_CLEARING, NO_ANSWER, CALL_REJECTED, TEMPORARY_FAILURE = 16, 19, 21, 41
 
 #: Cause value → its name in Q.850. Values that are missing here are not assigned.
 Q850_NAMES: Mapping[int, str] = MappingProxyType(

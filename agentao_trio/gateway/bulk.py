@@ -29,7 +29,7 @@ import attrs
 
 from agentao_trio.dialplan import is_destination
 from agentao_trio.gateway.calls import Call
-from agentao_trio.gateway.commands import invalid, local_path, reason
+from agentao_trio.gateway.commands import MAX_ID, check_id, invalid, local_path, reason
 from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.gateway.timers import Timer
@@ -37,9 +37,6 @@ from agentao_trio.legible import quoted
 from agentao_trio.messages import BulkRequest, OriginateRequest
 
 __all__ = ["Campaign", "Campaigns", "Dial", "read_campaign"]
-
-
-_MAX_ID = 256
 
 
 class Dial(Protocol):
@@ -83,8 +80,8 @@ class Campaigns:
         settings = self._exchange.settings
         if request.calls_per_second < 0 or request.max_concurrent_calls < 0:
             raise invalid("calls_per_second and max_concurrent_calls cannot be negative; 0 is no limit")
-        if max(len(request.campaign_id), len(request.template_trunk_id)) > _MAX_ID:
-            raise invalid(f"campaign_id and trunk_id have no more than {_MAX_ID} characters")
+        check_id("campaign_id", request.campaign_id)
+        check_id("trunk_id", request.template_trunk_id)
         campaign_id = request.campaign_id or f"campaign-{self._exchange.next_number()}"
         if (peer.tenant, campaign_id) in self._campaigns:
             raise invalid(f"campaign {quoted(campaign_id)} is running already")
@@ -187,7 +184,7 @@ def _request(cells: dict[str, str], template: BulkRequest, call_sid: str) -> Ori
         return None
     trunk_id = cells.get("trunk_id", template.template_trunk_id)
     call_sid = cells.get("call_sid", call_sid)
-    if max(len(trunk_id), len(call_sid)) > _MAX_ID:
+    if max(len(trunk_id), len(call_sid)) > MAX_ID:
         return None
     return OriginateRequest(
         trunk_id=trunk_id,

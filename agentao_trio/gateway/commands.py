@@ -28,18 +28,19 @@ from agentao_trio.messages import (
 )
 
 __all__ = [
-    "MAX_CALL_SID",
+    "MAX_ID",
     "Refused",
     "by_the_grammar",
-    "check_call_sid",
     "check_default_app",
+    "check_id",
     "invalid",
     "local_path",
     "reason",
     "refusal",
 ]
 
-MAX_CALL_SID = 256
+#: Characters of a call_sid, client_id, trunk_id or campaign_id.
+MAX_ID = 256
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error of ours; it never leaves the gateway
@@ -102,10 +103,10 @@ def refusal(method: MethodId, call_sid: str, refused: Refused, timestamp_ms: int
             return None
 
 
-def check_call_sid(call_sid: str) -> None:
-    """Raise :class:`Refused` for a call_sid that no call can have."""
-    if len(call_sid) > MAX_CALL_SID:
-        raise invalid(f"a call_sid has no more than {MAX_CALL_SID} characters")
+def check_id(field: str, value: str) -> None:
+    """Raise :class:`Refused` for an id that nothing here can have."""
+    if len(value) > MAX_ID:
+        raise invalid(f"a {field} has no more than {MAX_ID} characters")
 
 
 def check_default_app(request: OriginateRequest, *, inband: bool, loopback: bool) -> None:

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 from agentao_trio import dialplan
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import OrderState
+from agentao_trio.causes import NORMAL_CLEARING, TEMPORARY_FAILURE
 from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.commands import Refused, by_the_grammar, invalid, reason
-from agentao_trio.gateway.exchange import NORMAL_CLEARING, TEMPORARY_FAILURE, Exchange
+from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.farends import FarEnd, Voice, find_far_end
 from agentao_trio.gateway.sound import read_wav
 from agentao_trio.legible import quoted

@@ -26,6 +26,7 @@ from functools import partial
 
 from agentao_trio.audio import Codec
 from agentao_trio.callstate import OrderState
+from agentao_trio.causes import CALL_REJECTED, NO_ANSWER, NORMAL_CLEARING, TEMPORARY_FAILURE
 from agentao_trio.gateway.calls import Call, Supervisor
 from agentao_trio.gateway.effects import Counters, Effect, Resume, SendAudio, SendEvents, Speak
 from agentao_trio.gateway.farends import FarEnd, Voice
@@ -38,12 +39,10 @@ from agentao_trio.gateway.timers import Timers
 from agentao_trio.legible import quoted
 from agentao_trio.messages import AudioFrame, CallEvent, EventType
 
-__all__ = ["CALL_REJECTED", "NORMAL_CLEARING", "NO_ANSWER", "TEMPORARY_FAILURE", "Exchange"]
+__all__ = ["Exchange"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.gateway")
 
-#: Q.850 causes the gateway gives of its own accord.
-NORMAL_CLEARING, NO_ANSWER, CALL_REJECTED, TEMPORARY_FAILURE = 16, 19, 21, 41
 #: The tenant of a connection that has to say who it is, and has not. No call is this tenant's.
 NOBODY = ""
 

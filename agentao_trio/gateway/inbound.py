@@ -20,10 +20,11 @@ from functools import partial
 import attrs
 
 from agentao_trio.audio import PACKET_MS
+from agentao_trio.causes import CALL_REJECTED, NORMAL_CLEARING
 from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.commands import Refused, invalid, local_path
 from agentao_trio.gateway.control import CallControl
-from agentao_trio.gateway.exchange import CALL_REJECTED, NORMAL_CLEARING, Exchange
+from agentao_trio.gateway.exchange import Exchange
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.legible import quoted
 from agentao_trio.messages import InboundRule, SetInboundRoutingRequest

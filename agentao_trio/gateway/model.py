@@ -20,14 +20,15 @@ import attrs
 
 from agentao_trio import messages as m
 from agentao_trio.callstate import OrderState
+from agentao_trio.causes import TEMPORARY_FAILURE
 from agentao_trio.gateway.admission import Admission
 from agentao_trio.gateway.bulk import Campaign, Campaigns
 from agentao_trio.gateway.calls import Call, Supervisor
 from agentao_trio.gateway.commands import (
-    MAX_CALL_SID,
+    MAX_ID,
     Refused,
-    check_call_sid,
     check_default_app,
+    check_id,
     invalid,
     refusal,
 )
@@ -44,12 +45,10 @@ from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.legible import quoted
 from agentao_trio.messages import AudioFrame, DialplanAction, ErrorCode, Message, MethodId, SuperviseMode
 
-__all__ = ["BucketAction", "GatewayModel", "GatewayStatistics", "Silence"]
+__all__ = ["BucketAction", "GatewayModel", "GatewayStatistics"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.gateway")
 
-_MAX_CLIENT_ID = 256
-_MAX_TRUNK_ID = 256
 # What a reply lists at most, so that it fits a frame.
 _MAX_LISTED = 1_000
 #: Trunks that never exist, so that an unknown one can be tried out where no trunks are configured.
@@ -77,7 +76,6 @@ _CAUSE_OF_REFUSAL: Mapping[int, int] = MappingProxyType(
         ErrorCode.ERR_UNAUTHORIZED: 57,  # bearer capability not authorized
     }
 )
-_OTHER_REFUSAL = 41  # temporary failure
 
 
 class BucketAction:
@@ -208,7 +206,7 @@ class GatewayModel:
             return self._handlers[method](peer, request, now)
         except Refused as refused:
             call_sid = getattr(request, "call_sid", "")
-            return self.refuse(method, refused, now, call_sid if len(call_sid) <= MAX_CALL_SID else "")
+            return self.refuse(method, refused, now, call_sid if len(call_sid) <= MAX_ID else "")
 
     def refuse(self, method: MethodId, refused: Refused, now: float, call_sid: str = "") -> Message | Silence:
         """What to answer to a request of ``method`` that is not carried out; also for one that could not be decoded."""
@@ -250,12 +248,11 @@ class GatewayModel:
 
     def _check_originate(self, tenant: str, request: m.OriginateRequest) -> FarEnd:
         """Who is being called. Raises :class:`Refused` for every reason not to call there."""
-        check_call_sid(request.call_sid)
+        check_id("call_sid", request.call_sid)
         if request.call_sid and self._exchange.is_known(request.call_sid):
             raise invalid(f"there is, or was just now, a call {quoted(request.call_sid)}; it is not placed again")
         check_default_app(request, inband=self._settings.inband_dtmf, loopback=self._settings.loopback)
-        if len(request.client_id) > _MAX_CLIENT_ID:
-            raise invalid(f"a client_id has no more than {_MAX_CLIENT_ID} characters")
+        check_id("client_id", request.client_id)
         trunk = self._trunk(tenant, request.trunk_id)
         if request.default_app == DialplanAction.PLAYBACK:
             self._control.open_wav(request.default_app_args, trunk.codec)
@@ -269,8 +266,7 @@ class GatewayModel:
         return far_end
 
     def _trunk(self, tenant: str, trunk_id: str) -> Trunk:
-        if len(trunk_id) > _MAX_TRUNK_ID:
-            raise invalid(f"a trunk_id has no more than {_MAX_TRUNK_ID} characters")
+        check_id("trunk_id", trunk_id)
         if self._settings.trunks:
             trunk = self._settings.trunks.get(trunk_id)
             if trunk is not None and trunk.tenant == tenant:
@@ -315,7 +311,7 @@ class GatewayModel:
         try:
             far_end = self._check_originate(peer.tenant, request)
         except Refused as refused:
-            cause = _CAUSE_OF_REFUSAL.get(refused.code, _OTHER_REFUSAL)
+            cause = _CAUSE_OF_REFUSAL.get(refused.code, TEMPORARY_FAILURE)
             nowhere = FarEnd(name="", number="", happens="", answers=False, cause=cause)
             call = self._dial(peer, request, nowhere, now)
             self._exchange.end(call, cause, now)
@@ -373,8 +369,7 @@ class GatewayModel:
     # -- who is told ----------------------------------------------------------------------------------------------
 
     def _subscribe(self, peer: Peer, request: m.EventStreamRequest, now: float) -> Message | Silence:
-        if len(request.client_id) > _MAX_CLIENT_ID:
-            raise invalid(f"a client_id has no more than {_MAX_CLIENT_ID} characters")
+        check_id("client_id", request.client_id)
         self._admission.subscribe(peer, request.client_id, now)
         return Silence.NOTHING
 

@@ -41,8 +41,9 @@ from agentao_trio.gateway.fault import Fault, Oddity
 from agentao_trio.gateway.faults import chosen
 from agentao_trio.gateway.leg import Handset
 from agentao_trio.gateway.meddling import GatewayHands, MeddlingSocket
-from agentao_trio.gateway.model import GatewayModel, GatewayStatistics, Silence
+from agentao_trio.gateway.model import GatewayModel, GatewayStatistics
 from agentao_trio.gateway.settings import GatewaySettings
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import METHODS, AudioFrame, Message, MethodId
 from agentao_trio.pacing import ClockStatistics, PacketClock, Slot

@@ -30,7 +30,7 @@ from agentao_trio import (
 )
 from agentao_trio.credentials import LEEWAY
 from agentao_trio.gateway import GatewaySettings, Trunk
-from agentao_trio.gateway.model import Silence
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.messages import ErrorCode, MethodId
 from agentao_trio.presenters import Authentication
 from agentao_trio.testing import MemoryNetwork

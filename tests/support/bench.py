@@ -13,8 +13,9 @@ from typing import Any
 from agentao_trio import messages as m
 from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.effects import Resume, SendAudio, SendEvents, Speak
-from agentao_trio.gateway.model import GatewayModel, Silence
+from agentao_trio.gateway.model import GatewayModel
 from agentao_trio.gateway.settings import GatewaySettings
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import CallEvent, EventType, Message, MethodId
 

@@ -10,7 +10,7 @@ import pytest
 from agentao_trio import messages as m
 from agentao_trio.credentials import TokenSource
 from agentao_trio.gateway import GatewaySettings, Trunk
-from agentao_trio.gateway.model import Silence
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import DialplanAction, ErrorCode
 from tests.support.accounts import account, verifier

@@ -10,8 +10,8 @@ import pytest
 from agentao_trio import messages as m
 from agentao_trio.audio import Codec
 from agentao_trio.gateway.farends import FAR_ENDS, find_far_end
-from agentao_trio.gateway.model import Silence
 from agentao_trio.gateway.settings import GatewaySettings
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.sound import tone
 from agentao_trio.messages import DialplanAction, ErrorCode
 from tests.support.bench import (

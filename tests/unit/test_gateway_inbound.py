@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agentao_trio import messages as m
-from agentao_trio.gateway.model import Silence
 from agentao_trio.gateway.settings import GatewaySettings, Trunk
+from agentao_trio.gateway.silence import Silence
 from agentao_trio.messages import DialplanAction, ErrorCode, InboundRule
 from tests.support.bench import (
     ANSWER,
