@@ -277,7 +277,7 @@ class Layout(Generic[T]):
     ``cls`` is a class with ``__slots__`` named as the fields.
     """
 
-    def __init__(self, cls: type[T], fields: Iterable[Field], *, version: int = 0, compat: int = 0) -> None:
+    def __init__(self, cls: type[T], fields: Iterable[Field], *, version: int, compat: int) -> None:
         self.cls = cls
         self.fields: tuple[Field, ...] = tuple(fields)
         self.version = version

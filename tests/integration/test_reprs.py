@@ -122,7 +122,7 @@ class Counter:
     number: int
 
 
-LAYOUT = Layout(Counter, [Field("number", INT32, 0)], version=3)
+LAYOUT = Layout(Counter, [Field("number", INT32, 0)], version=3, compat=0)
 
 
 def closed_wav(path: Path) -> WavFile:

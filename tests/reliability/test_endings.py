@@ -72,6 +72,17 @@ async def test_a_terminate_that_overtook_its_originate_is_repeated(autojump_cloc
         assert session.statistics().calls_disowned == 1
 
 
+async def test_closing_does_not_wait_for_calls_that_were_hung_up_before(autojump_clock: MockClock) -> None:
+    gateway = accepting()
+    async with session_on(gateway) as session:
+        session.retire(await answered_call(session, gateway))
+        await trio.sleep(10)
+        assert len(gateway.requested(MethodId.Terminate)) == 1
+        before = trio.current_time()
+        await session._hang_up_everything()
+        assert trio.current_time() - before < 0.1
+
+
 async def test_giving_up_a_call_just_before_closing_still_hangs_it_up(autojump_clock: MockClock) -> None:
     async with simulated(network=MemoryNetwork(delay=0.05)) as (session, gateway):
         with trio.move_on_after(0.08):

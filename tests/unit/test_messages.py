@@ -273,6 +273,8 @@ SID = b"\x02\x00\x00\x00a0"
         (TerminateRequest, b"\x00\x00\x04\x00\x00\x00\xff\xff\xff\xff", "negative_length", 6),
         (AllocateWtResponse, b"\x00\x00\x07\x00\x00\x00" + SID + b"\x01", "field_truncated", 12),
         (ListBucketsResponse, b"\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00", "bad_count", 6),
+        (ListBucketsResponse, b"\x00\x00\x0f\x00\x00\x00\x02\x00\x00\x00" + bytes(11), "bad_count", 6),
+        (ListBucketsResponse, b"\x00\x00\x03\x00\x00\x00\x01\x00\x00", "field_truncated", 6),
         (ListBucketsResponse, b"\x00\x00\x0a\x00\x00\x00\x01\x00\x00\x00\x00\x07" + bytes(4), "incompatible", 11),
     ],
 )
