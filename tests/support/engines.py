@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import os
 import random
 from collections.abc import Iterator
@@ -145,7 +144,7 @@ def seen(engine: Engine) -> dict[str, Any]:
             for p in engine._network_paths
         ],
         "close_at": engine._close_at if engine._close_at is None else round(engine._close_at, 9),
-        "timer": math.inf if engine._pacing_at is not None or engine.timer is None else round(engine.timer, 9),
+        "timer": engine.timer if engine.timer is None else round(engine.timer, 9),
     }
 
 
