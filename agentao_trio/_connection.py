@@ -52,6 +52,7 @@ class ConnectionStatistics:
     rtt: float
     datagrams_sent: int
     datagrams_received: int
+    datagrams_ordinary: int  # of those received, the ones that took the engine's short way
     bytes_sent: int
     bytes_received: int
     datagrams_dropped: int  # the local socket had no room
@@ -244,6 +245,7 @@ class Connection(trio.abc.AsyncResource):
             rtt=engine.rtt,
             datagrams_sent=self._datagrams_sent,
             datagrams_received=self._datagrams_received,
+            datagrams_ordinary=engine.datagrams_ordinary,
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
             datagrams_dropped=self._datagrams_dropped,

@@ -36,8 +36,6 @@ class Incoming(StockEngine):
         self._cid_end = 1 + self._configuration.connection_id_length
         self._heard_at = 0.0
         self._is_quiet = False  # aioquic itself has nothing to say, whatever the streams have
-        #: Datagrams that took the short way.
-        self.datagrams_ordinary = 0
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         if self._is_ordinary(data, addr):

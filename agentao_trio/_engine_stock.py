@@ -26,6 +26,9 @@ class StockEngine(QuicConnection):
     ``max_inbound_streams``: how many streams of each direction the peer may have open (RFC 9000 §4.6).
     """
 
+    #: Datagrams that took the short way of the receive path; aioquic has none.
+    datagrams_ordinary = 0
+
     def __init__(self, *, max_inbound_streams: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):

@@ -1225,3 +1225,39 @@ def test_one_seed_makes_one_run() -> None:
         trio._core._run._r.seed(4)
         traces.add(trio.run(run, clock=MockClock(autojump_threshold=0)))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.01])
+async def test_nearly_all_datagrams_of_a_call_take_the_short_way(autojump_clock: MockClock, loss: float) -> None:
+    """Ten seconds of audio in both directions, a frame every 20 ms."""
+    async with connected(MemoryNetwork(delay=0.020, loss=loss)) as pair:
+
+        async def speak(connection: Connection) -> None:
+            stream = await connection.open_uni(paced=True)
+            for _ in range(500):
+                await stream.send_all(bytes(171))
+                await trio.sleep(0.020)
+
+        async def listen(connection: Connection) -> None:
+            stream = await connection.accept()
+            while True:
+                await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            for connection in (pair.client, pair.server):
+                nursery.start_soon(listen, connection)
+            async with trio.open_nursery() as speakers:
+                for connection in (pair.client, pair.server):
+                    speakers.start_soon(speak, connection)
+            nursery.cancel_scope.cancel()
+        for connection in (pair.client, pair.server):
+            figures = connection.statistics()
+            assert figures.datagrams_received > 400
+            assert figures.datagrams_ordinary > 0.95 * figures.datagrams_received
+
+
+async def test_no_datagram_takes_the_short_way_through_the_stock_engine(autojump_clock: MockClock) -> None:
+    async with connected(settings=TransportSettings(engine="stock")) as pair:
+        await trio.sleep(5.0)
+        assert pair.client.statistics().datagrams_received > 5
+        assert pair.client.statistics().datagrams_ordinary == 0
