@@ -610,10 +610,22 @@ async def test_the_bridge_ends_with_its_time_and_not_the_call(gateway: Simulated
 
 
 async def test_leaving_the_block_falls_silent_and_leaves_the_call(gateway: SimulatedGateway) -> None:
-    async with staged(gateway) as scene:
-        pass
-    assert scene.talk.ending is not None
-    assert scene.talk.ending.reason == "left"
+    ear, model = Ear(), StageModel()
+    gateway.server.model.handsets[NUMBER] = ear
+    async with (
+        open_session(gateway.endpoint, **gateway.options()) as session,
+        await session.originate(NUMBER, trunk_id="main") as call,
+    ):
+        async with bridge(call, model) as talk:  # type: ignore[arg-type]
+            model.begin("r1", "i1")
+            model.speak("r1", "i1", said_by(3000))
+            await trio.sleep(0.5)
+        heard = len(ear.heard)
+        await trio.sleep(1)
+        assert 20 < heard <= len(ear.heard) <= heard + 1, "but for what was on its way"
+        assert call.state.value == "answered"
+    assert talk.ending is not None
+    assert talk.ending.reason == "left"
 
 
 async def test_a_program_that_fails_says_so_itself(gateway: SimulatedGateway) -> None:

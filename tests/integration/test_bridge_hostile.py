@@ -193,14 +193,7 @@ async def test_every_event_twice_is_once(gateway: SimulatedGateway) -> None:
     assert tools == ["requested", "started", "done"]
 
 
-async def conversation(
-    gateway: SimulatedGateway,
-    script: Script,
-    *,
-    seconds: float = 60,
-    renew_before: float = 120,
-    during: Callable[[float], object] = lambda at: None,
-) -> tuple[BridgeEnding, Ear, list[Record]]:
+async def conversation(gateway: SimulatedGateway, script: Script) -> tuple[BridgeEnding, Ear, list[Record]]:
     """A call with the scripted model, which ends it."""
     ear, records = Ear(), list[Record]()
     gateway.server.model.handsets[NUMBER] = ear
@@ -209,12 +202,9 @@ async def conversation(
         config = protocol.SessionConfig(turn_detection=protocol.ServerVad())
         async with (
             await session.originate(NUMBER, trunk_id="main") as call,
-            open_realtime(
-                "ws://scripted", config=config, connect=simulated(script), renew_before=renew_before
-            ) as model,
-            bridge(call, model, tools=[hangup()], greet=True, max_seconds=seconds) as talk,
+            open_realtime("ws://scripted", config=config, connect=simulated(script)) as model,
+            bridge(call, model, tools=[hangup()], greet=True, max_seconds=60) as talk,
         ):
-            during(trio.current_time())
             ending = await talk.wait_ended()
     return ending, ear, records
 

@@ -34,7 +34,6 @@ class Ear:
 
     heard: list[tuple[float, bytes]] = attrs.Factory(list)
     to_say: deque[bytes] = attrs.Factory(deque)
-    silent: bytes | None = None
     cause: int | None = None
 
     def answered(self, call_sid: str, codec: Codec) -> None: ...
@@ -43,7 +42,7 @@ class Ear:
         self.cause = cause
 
     def say(self) -> bytes | None:
-        return self.to_say.popleft() if self.to_say else self.silent
+        return self.to_say.popleft() if self.to_say else None
 
     def hear(self, packet: Packet | None) -> None:
         if packet is not None:
