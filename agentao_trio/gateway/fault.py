@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
+import attrs
+
 from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Entry, Peer, Subscription
 from agentao_trio.messages import AudioFrame, CallEvent, Message, MethodId
 
-__all__ = ["FAULTS", "Dice", "Downward", "Fault", "Faults", "Hands", "Oddity", "fault", "simple"]
+__all__ = ["FAULTS", "Dice", "Downward", "Fault", "Faults", "Hands", "Oddity", "changed", "fault", "simple"]
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 #: What goes to a client on streams of the gateway's.
 Downward: TypeAlias = CallEvent | AudioFrame
 #: What a client may do that is not as it should be: frames that are too short, too long, cut off, of an unknown method,
@@ -220,6 +223,11 @@ def _register(cls: type[Fault], name: str) -> type[Fault]:
     cls.name = name
     FAULTS[name] = cls
     return cls
+
+
+def changed(message: M, fields: Mapping[str, Any], *about: Any) -> M:
+    """``message`` with other fields; one that is a function is called with what the change is ``about``."""
+    return attrs.evolve(message, **{name: each(*about) if callable(each) else each for name, each in fields.items()})
 
 
 def simple(

@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 
-from agentao_trio.gateway.fault import Dice, Downward, Fault, fault, simple
+from agentao_trio.gateway.fault import Dice, Downward, Fault, changed, fault, simple
 from agentao_trio.gateway.fault_events import ANSWER, HANGUP
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import AudioFrame, CallEvent
 
-__all__ = ["PacketFault"]
+__all__ = ["PacketFault", "sounds"]
 
 
 class PacketFault(Fault):
@@ -35,17 +35,9 @@ class PacketFault(Fault):
         raise NotImplementedError
 
 
-def _sounds(**fields: Any) -> Callable[[AudioFrame], AudioFrame]:
+def sounds(**fields: Any) -> Callable[[AudioFrame], AudioFrame]:
     """Packets that hold something, with other fields; a function is called with the packet."""
-
-    def change(frame: AudioFrame) -> AudioFrame:
-        if frame.end_of_stream:
-            return frame
-        return attrs.evolve(
-            frame, **{name: value(frame) if callable(value) else value for name, value in fields.items()}
-        )
-
-    return change
+    return lambda frame: frame if frame.end_of_stream else changed(frame, fields, frame)
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------
@@ -134,12 +126,12 @@ class PacketsEvery30Ms(PacketFault):
         return ()
 
 
-simple("codec_label_unknown", "The codec is called G.711.", packet=_sounds(codec="G.711"))
-simple("codec_label_empty", "The codec has no name.", packet=_sounds(codec=""))
+simple("codec_label_unknown", "The codec is called G.711.", packet=sounds(codec="G.711"))
+simple("codec_label_empty", "The codec has no name.", packet=sounds(codec=""))
 simple(
     "payload_of_30_ms",
     "A packet holds half as much again as it should.",
-    packet=_sounds(payload=lambda frame: frame.payload + frame.payload[: len(frame.payload) // 2]),
+    packet=sounds(payload=lambda frame: frame.payload + frame.payload[: len(frame.payload) // 2]),
 )
 
 

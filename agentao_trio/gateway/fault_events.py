@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import attrs
 
-from agentao_trio.gateway.fault import Dice, Downward, Fault, fault, simple
+from agentao_trio.gateway.fault import Dice, Downward, Fault, changed, fault, simple
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import AudioFrame, CallEvent, EventType, Message, MethodId, OriginateRequest
 
-__all__ = ["CreateKept", "EventFault", "at_hangup"]
+__all__ = [
+    "ANSWER",
+    "CREATE",
+    "HANGUP",
+    "HOLD",
+    "RESUME",
+    "CreateKept",
+    "EventFault",
+    "after",
+    "always",
+    "at_hangup",
+    "on",
+    "times",
+]
 
 CREATE, ANSWER, HANGUP = EventType.CHANNEL_CREATE, EventType.CHANNEL_ANSWER, EventType.CHANNEL_HANGUP_COMPLETE
 HOLD, RESUME = EventType.CHANNEL_HOLD, EventType.CHANNEL_RESUME
@@ -35,28 +49,18 @@ def after(event: CallEvent, event_type: int, ms: int = 1, **fields: Any) -> Call
     return attrs.evolve(event, event_type=event_type, timestamp_ms=event.timestamp_ms + ms, **fields)
 
 
-def at_hangup(**fields: Any) -> Callable[[CallEvent], CallEvent]:
-    """HANGUP_COMPLETE with other fields; a function is called with the event."""
-
-    def change(event: CallEvent) -> CallEvent:
-        if event.event_type != HANGUP:
-            return event
-        return attrs.evolve(
-            event, **{name: value(event) if callable(value) else value for name, value in fields.items()}
-        )
-
-    return change
-
-
 def always(**fields: Any) -> Callable[[CallEvent], CallEvent]:
     """Every event with other fields; a function is called with the event."""
+    return lambda event: changed(event, fields, event)
 
-    def change(event: CallEvent) -> CallEvent:
-        return attrs.evolve(
-            event, **{name: value(event) if callable(value) else value for name, value in fields.items()}
-        )
 
-    return change
+def on(event_type: int, **fields: Any) -> Callable[[CallEvent], CallEvent]:
+    """One type of event with other fields."""
+    return lambda event: changed(event, fields, event) if event.event_type == event_type else event
+
+
+#: HANGUP_COMPLETE with other fields.
+at_hangup = partial(on, HANGUP)
 
 
 def times(change: Callable[[int], int]) -> Callable[[CallEvent], CallEvent]:
@@ -322,7 +326,7 @@ def _to_echo(message: Message) -> Message:
 simple("busy_is_answered", "A busy far end answers.", request=_to_echo)
 
 
-def _without_limit(factor: int) -> Callable[[Message], Message]:
+def _limit_times(factor: int) -> Callable[[Message], Message]:
     def change(message: Message) -> Message:
         if isinstance(message, OriginateRequest):
             return attrs.evolve(message, max_duration_ms=min(factor * message.max_duration_ms, 2**31 - 1))
@@ -331,8 +335,8 @@ def _without_limit(factor: int) -> Callable[[Message], Message]:
     return change
 
 
-simple("max_duration_ignored", "max_duration_ms has no effect.", request=_without_limit(0))
-simple("max_duration_in_seconds", "max_duration_ms is taken for seconds.", request=_without_limit(1000))
+simple("max_duration_ignored", "max_duration_ms has no effect.", request=_limit_times(0))
+simple("max_duration_in_seconds", "max_duration_ms is taken for seconds.", request=_limit_times(1000))
 
 # -- who is told ----------------------------------------------------------------------------------------------------
 

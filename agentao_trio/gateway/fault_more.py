@@ -20,6 +20,7 @@ from agentao_trio.gateway.fault_events import (
     after,
     always,
     at_hangup,
+    on,
     times,
 )
 from agentao_trio.gateway.fault_requests import is_refusal
@@ -29,12 +30,6 @@ from agentao_trio.messages import AudioFrame, CallEvent, DialplanAction, EventTy
 __all__: list[str] = []
 
 _ZONE_MS = 2 * 3600 * 1000
-
-
-def _on(event_type: int, **fields: Any) -> Any:
-    """One type of event with other fields; a function is called with the event."""
-    change = always(**fields)
-    return lambda event: change(event) if event.event_type == event_type else event
 
 
 # -- events: what they say ------------------------------------------------------------------------------------------
@@ -70,7 +65,7 @@ simple(
     "end_timestamp_ms is set before the end.",
     event=always(end_timestamp_ms=lambda event: event.end_timestamp_ms or event.timestamp_ms),
 )
-simple("cause_in_every_event", "ANSWER has a cause.", event=_on(ANSWER, q850_cause=16))
+simple("cause_in_every_event", "ANSWER has a cause.", event=on(ANSWER, q850_cause=16))
 simple("cause_always_16", "Every call ends with cause 16.", event=at_hangup(q850_cause=16))
 simple(
     "cause_is_sip_status",
@@ -133,7 +128,7 @@ simple("bytes_sent_zero", "bytes_sent is 0.", event=at_hangup(bytes_sent=0))
 simple("packets_lost_invented", "packets_lost is never 0.", event=at_hangup(packets_lost=500))
 simple("packets_lost_wraps", "packets_lost is -1 as an unsigned number.", event=at_hangup(packets_lost=2**32 - 1))
 simple(
-    "statistics_before_the_end", "ANSWER has counts of packets.", event=_on(ANSWER, packets_sent=7, packets_received=7)
+    "statistics_before_the_end", "ANSWER has counts of packets.", event=on(ANSWER, packets_sent=7, packets_received=7)
 )
 simple("mos_zero", "estimated_mos is 0 though audio came.", event=at_hangup(estimated_mos=0.0))
 simple("jitter_negative", "jitter_ms is negative.", event=at_hangup(jitter_ms=-1.0))
@@ -222,7 +217,7 @@ class MuteLooksLikeHold(Fault):
 
 @fault
 class HangupRepeatedLater(EventFault):
-    """HANGUP_COMPLETE comes once more a second later, with a new timestamp."""
+    """HANGUP_COMPLETE comes once more a moment later, with a new timestamp."""
 
     def events(self, peer: Peer, event: CallEvent) -> Iterable[Downward]:
         if event.event_type == HANGUP:

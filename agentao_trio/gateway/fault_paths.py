@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from agentao_trio.gateway.fault import Dice, Fault, fault
+from agentao_trio.gateway.fault_events import CREATE, HANGUP
 from agentao_trio.gateway.subscriptions import Entry, Peer, Subscription
 from agentao_trio.messages import CallEvent, MethodId
 
@@ -47,12 +48,12 @@ class _Historian(Fault):
     def again(self, subscription: Subscription, *, hangups: bool) -> list[Entry]:
         """Events of the past: all hangups, or all others of calls that had not ended before the latest event."""
         history = self.history.get(id(subscription), [])
-        over = {event.call_sid for event in history[:-1] if event.event_type == 3}
+        over = {event.call_sid for event in history[:-1] if event.event_type == HANGUP}
         now = self.hands.now()
         return [
             Entry(event, now)
             for event in history
-            if (event.event_type == 3) == hangups and (hangups or event.call_sid not in over)
+            if (event.event_type == HANGUP) == hangups and (hangups or event.call_sid not in over)
         ]
 
 
@@ -128,7 +129,7 @@ class StreamLimitIgnored(Fault):
     """Every call has a stream of its own that stays open; beyond the client's limit the connection breaks."""
 
     def wants_stream(self, message: CallEvent) -> bool:
-        return message.event_type == 1
+        return message.event_type == CREATE
 
     def no_stream_left(self, peer: Peer) -> None:
         self.hands.drop(peer)

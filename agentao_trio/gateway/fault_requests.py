@@ -11,7 +11,7 @@ import attrs
 from agentao_trio import messages as m
 from agentao_trio.credentials import Identity, TokenVerifier
 from agentao_trio.errors import AuthenticationError, RemoteProtocolError
-from agentao_trio.gateway.fault import Dice, Fault, Oddity, fault, simple
+from agentao_trio.gateway.fault import Dice, Fault, Oddity, changed, fault, simple
 from agentao_trio.gateway.settings import GatewaySettings
 from agentao_trio.gateway.subscriptions import Peer
 from agentao_trio.messages import ErrorCode, Message, MethodId
@@ -44,9 +44,7 @@ def _of(method: MethodId, **fields: Any) -> Callable[[MethodId, Any, Any], Any]:
     def change(which: MethodId, request: Any, reply: Any) -> Any:
         if which is not method or not isinstance(reply, Message):
             return reply
-        return attrs.evolve(
-            reply, **{name: value(request, reply) if callable(value) else value for name, value in fields.items()}
-        )
+        return changed(reply, fields, request, reply)
 
     return change
 

@@ -10,7 +10,7 @@ import attrs
 
 from agentao_trio import messages as m
 from agentao_trio.gateway.fault import Dice, Downward, Fault, fault, simple
-from agentao_trio.gateway.fault_audio import PacketFault
+from agentao_trio.gateway.fault_audio import PacketFault, sounds
 from agentao_trio.gateway.fault_requests import is_refusal
 from agentao_trio.gateway.silence import Silence
 from agentao_trio.gateway.subscriptions import Peer
@@ -21,21 +21,10 @@ __all__: list[str] = []
 # -- audio ----------------------------------------------------------------------------------------------------------
 
 
-def _packets(**fields: Any) -> Any:
-    def change(frame: AudioFrame) -> AudioFrame:
-        if frame.end_of_stream:
-            return frame
-        return attrs.evolve(
-            frame, **{name: value(frame) if callable(value) else value for name, value in fields.items()}
-        )
-
-    return change
-
-
 simple(
     "packet_codec_of_another",
     "Packets of PCMU are labelled PCMA.",
-    packet=_packets(codec=lambda frame: "PCMA" if frame.codec == "PCMU" else frame.codec),
+    packet=sounds(codec=lambda frame: "PCMA" if frame.codec == "PCMU" else frame.codec),
 )
 simple(
     "packet_call_sid_in_capitals",
@@ -70,19 +59,17 @@ simple(
     "end_of_stream has no call_sid.",
     packet=lambda frame: attrs.evolve(frame, call_sid="") if frame.end_of_stream else frame,
 )
-simple("payload_shortened", "A packet lacks its last byte.", packet=_packets(payload=lambda frame: frame.payload[:-1]))
+simple("payload_shortened", "A packet lacks its last byte.", packet=sounds(payload=lambda frame: frame.payload[:-1]))
 simple(
     "payload_inverted",
     "Every bit of a packet is inverted.",
-    packet=_packets(payload=lambda frame: bytes(255 - each for each in frame.payload)),
+    packet=sounds(payload=lambda frame: bytes(255 - each for each in frame.payload)),
 )
-simple(
-    "payload_silent", "What is heard is silence.", packet=_packets(payload=lambda frame: b"\xff" * len(frame.payload))
-)
+simple("payload_silent", "What is heard is silence.", packet=sounds(payload=lambda frame: b"\xff" * len(frame.payload)))
 simple(
     "payload_begins_with_its_length",
     "A packet begins with its length once more.",
-    packet=_packets(payload=lambda frame: struct.pack("<I", len(frame.payload)) + frame.payload),
+    packet=sounds(payload=lambda frame: struct.pack("<I", len(frame.payload)) + frame.payload),
 )
 simple(
     "quiet_bytes_dropped",
@@ -116,7 +103,7 @@ class SequencePerConnection(PacketFault):
 
 @fault
 class EndOfOneEndsAll(PacketFault):
-    """When a call ends, no other call of the gateway is heard any more."""
+    """When a call ends, no other call of its connection is heard any more."""
 
     def __init__(self, dice: Dice) -> None:
         super().__init__(dice)
@@ -219,12 +206,8 @@ simple(
 simple(
     "refused_by_reset",
     "A refusal has no reply: its stream is reset.",
-    reply=lambda method, request, reply: _reset(reply),
+    reply=lambda method, request, reply: Silence.RESET if is_refusal(reply) else reply,
 )
-
-
-def _reset(reply: Any) -> Any:
-    return Silence.RESET if is_refusal(reply) else reply
 
 
 @fault
