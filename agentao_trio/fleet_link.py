@@ -7,6 +7,7 @@ is lost under them. This is the one place that knows what coredis raises.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import trio
 
 try:
     import coredis
-    from coredis.exceptions import RedisError, ResponseError
+    from coredis.exceptions import RedisError, ResponseError, StreamDuplicateConsumerGroupError
     from coredis.retry import NoRetryPolicy
 except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
@@ -23,6 +24,7 @@ except ModuleNotFoundError as _missing:
     ) from _missing
 
 from agentao_trio.errors import AgentaoError
+from agentao_trio.services import first_leaf
 
 __all__ = ["FleetError", "RedisLink"]
 
@@ -80,7 +82,7 @@ class RedisLink:
                 async with client as redis:
                     await self._watch(redis)
             except* (RedisError, OSError, trio.TooSlowError) as group:
-                self._lost(_leaf(group))
+                self._lost(first_leaf(group))
             pause = PAUSE if self.connections > before else min(2 * pause, LONGEST_PAUSE)
             await trio.sleep(pause)
 
@@ -142,12 +144,15 @@ class RedisLink:
 
         return await self.do(command, within=within)
 
+    async def join_group(self, stream: str, group: str) -> None:
+        """Make the consumer group, and the stream, unless they are there; as :meth:`do`."""
+
+        async def command(redis: coredis.Redis[bytes]) -> None:
+            with contextlib.suppress(StreamDuplicateConsumerGroupError):
+                await redis.xgroup_create(stream, group, identifier="0", mkstream=True)
+
+        await self.do(command)
+
 
 def _in_words(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _leaf(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

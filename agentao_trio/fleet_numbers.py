@@ -25,7 +25,6 @@ import trio
 
 from agentao_trio.campaign_numbers import CampaignRow
 from agentao_trio.fleet_link import FleetError, RedisLink
-from agentao_trio.fleet_records import join_group
 
 if TYPE_CHECKING:
     import coredis
@@ -80,7 +79,6 @@ class Numbers:
         self._worker = worker
         self._takeover_seconds = takeover_seconds
         self._ours: set[bytes] = set()
-        self._renew_at = 0.0
         self._connection = 0
 
     def __repr__(self) -> str:
@@ -130,7 +128,7 @@ class Numbers:
             try:
                 if self._connection != self._link.connections:
                     self._connection = self._link.connections
-                    await join_group(self._link, self._rows, _GROUP)
+                    await self._link.join_group(self._rows, _GROUP)
                 number = await self._take()
                 if number is not None:
                     self._ours.add(number._identifier)

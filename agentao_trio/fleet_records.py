@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-try:
-    import coredis
-    from coredis.exceptions import StreamDuplicateConsumerGroupError
-except ModuleNotFoundError as _missing:
-    raise ModuleNotFoundError(
-        "agentao_trio.fleet needs the extra 'redis': pip install 'agentao-trio[redis]'", name=_missing.name
-    ) from _missing
-
 from agentao_trio.fleet_link import FleetError, RedisLink
 from agentao_trio.records import Record
+
+if TYPE_CHECKING:
+    import coredis
 
 __all__ = ["append", "consume"]
 
@@ -72,7 +66,7 @@ async def consume(
         try:
             if connection != link.connections:  # Redis may have come back without its memory
                 connection = link.connections
-                await join_group(link, stream, group)
+                await link.join_group(stream, group)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 # What we were given before, and its delivery or our answer to it was lost.
@@ -87,16 +81,6 @@ async def consume(
         except FleetError:
             connection = 0
             await trio.sleep(_RETRY)
-
-
-async def join_group(link: RedisLink, stream: str, group: str) -> None:
-    """Make the group, and the stream, unless they are there."""
-
-    async def command(redis: coredis.Redis[bytes]) -> None:
-        with contextlib.suppress(StreamDuplicateConsumerGroupError):
-            await redis.xgroup_create(stream, group, identifier="0", mkstream=True)
-
-    await link.do(command)
 
 
 async def _abandoned(link: RedisLink, stream: str, group: str, consumer: str, idle: float) -> Sequence[Any]:

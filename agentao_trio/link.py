@@ -22,6 +22,7 @@ import trio
 from agentao_trio import messages
 from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, StreamReset, TransportError
 from agentao_trio.messages import MethodId
+from agentao_trio.services import first_leaf
 from agentao_trio.transport import BidiStream, Connection, ReceiveStream, SendStream
 from agentao_trio.wire import Frame, FrameDecoder, encode_request
 
@@ -112,7 +113,7 @@ class Link:
                     up_at = trio.current_time()
                     await self._accept_streams(connection)
             except* TransportError as errors:
-                failure = _only(errors)
+                failure = first_leaf(errors)  # a lost connection surfaces once, however many tasks saw it
             if failure is not None and lost_at is None and up_at is None:
                 raise failure
             now = trio.current_time()
@@ -215,12 +216,3 @@ class Link:
                 answered.set()
             self._counts["frames_short"] += decoder.short
             self._counts["streams_truncated"] += decoder.end() > 0
-
-
-def _only(errors: BaseExceptionGroup[TransportError]) -> TransportError:
-    """One failure, one leaf: a lost connection surfaces once, however many tasks saw it."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, TransportError)
-    return error

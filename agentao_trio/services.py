@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import TypeVar
 
 import trio
 
-__all__ = ["leaving_bare", "service_nursery", "task_nursery"]
+__all__ = ["first_leaf", "leaving_bare", "service_nursery", "task_nursery"]
+
+E = TypeVar("E", bound=BaseException)
 
 
 @contextlib.asynccontextmanager
@@ -38,6 +41,12 @@ async def service_nursery() -> AsyncIterator[trio.Nursery]:
             yield services
         finally:
             shelter.cancel()
+
+
+def first_leaf(group: BaseExceptionGroup[E]) -> E:
+    """The first exception in a group that is no group itself, for one failure that many tasks may have seen."""
+    first = group.exceptions[0]
+    return first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 @contextlib.contextmanager

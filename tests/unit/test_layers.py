@@ -222,9 +222,9 @@ LAYERS = {
     "history": waits(*CORE, "store", theirs="attrs"),
     "replay": waits(*CORE, "hub", "chronicle"),
     "history_report": pure("analytics", "causes", "plots", "summaries", theirs="attrs"),
-    "fleet_link": waits("errors", theirs="trio coredis"),
+    "fleet_link": waits("errors", "services", theirs="trio coredis"),
     "fleet_records": waits("records", "fleet_link", theirs="trio coredis"),
-    "fleet_numbers": waits("campaign_numbers", "fleet_link", "fleet_records", theirs="trio attrs coredis"),
+    "fleet_numbers": waits("campaign_numbers", "fleet_link", theirs="trio attrs coredis"),
     "fleet": waits(*CORE, "hub", "services", "fleet_link", "fleet_numbers", "fleet_records"),
     "live.client": waits("live.outbox", "live.packets", theirs="trio attrs wsproto"),
     "live.desk": waits("live.calls", "live.client", "live.feed", "live.outbox", "live.packets", theirs="msgspec"),
@@ -260,7 +260,7 @@ LAYERS = {
     **{
         f"realtime.{part}": waits(
             *(*CORE, "call", "handlers", "legible", "media", "services"),
-            *("realtime.protocol", "realtime.sequence", "realtime.session"),
+            *("realtime.protocol", "realtime.failures", "realtime.sequence", "realtime.session"),
             *(f"realtime.{lower}" for lower in ("playout", "tools", "transcripts", "turns", *BRIDGE[:index])),
         )
         for index, part in enumerate(BRIDGE)
