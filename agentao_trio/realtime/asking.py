@@ -99,7 +99,7 @@ class Asking:
         self._answer_due = False
         self._asides = 0
         self._again: trio.CancelScope | None = None
-        #: Responses asked for lately, and by whom it is known what: the server may still refuse them.
+        #: Responses asked for lately, with the id of the event: the server may still refuse them.
         self._lately: deque[tuple[str, ResponseCreate]] = deque(maxlen=16)
 
     @property

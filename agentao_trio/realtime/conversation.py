@@ -62,6 +62,12 @@ __all__ = [
 
 Remembered = TypeVar("Remembered")
 
+_TRANSCRIPTIONS = (
+    ConversationItemInputAudioTranscriptionDelta
+    | ConversationItemInputAudioTranscriptionCompleted
+    | ConversationItemInputAudioTranscriptionFailed
+)
+
 #: Ids that are remembered of deleted items and of responses that are over.
 _REMEMBERED = 4096
 
@@ -285,11 +291,7 @@ class Conversation:
             return
         known = self.item(item_id)
         fresh = known or ConversationItem(id=item_id, item=Item(type=item.type))
-        fresh = attrs.evolve(
-            fresh,
-            item=_merged(fresh.item, item),
-            response_id=response_id or fresh.response_id,
-        )
+        fresh = attrs.evolve(fresh, item=_merged(fresh.item, item), response_id=response_id or fresh.response_id)
         before = self._after.get(item_id)
         if known is None or after is not UNSET:
             self._place(item_id, after)
@@ -464,13 +466,8 @@ class Conversation:
     # -- the caller's words -----------------------------------------------------------------------------------------
 
     def _transcription(self, event: ServerEvent, changes: list[Change]) -> None:
-        match event:
-            case ConversationItemInputAudioTranscriptionDelta():
-                pass
-            case ConversationItemInputAudioTranscriptionCompleted() | ConversationItemInputAudioTranscriptionFailed():
-                pass
-            case _:
-                return
+        if not isinstance(event, _TRANSCRIPTIONS):
+            return
         if event.item_id in self._deleted:
             self._late += 1
             return

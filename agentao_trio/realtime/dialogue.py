@@ -28,6 +28,7 @@ from agentao_trio.convert import Resampler
 from agentao_trio.errors import AgentaoError
 from agentao_trio.legible import legible
 from agentao_trio.realtime import protocol
+from agentao_trio.realtime.failures import Remedy, of_error
 from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
 from agentao_trio.realtime.sequence import Violation
 from agentao_trio.realtime.session import RealtimeSession
@@ -40,8 +41,6 @@ __all__ = ["MODEL_RATE", "Dialogue"]
 
 #: Samples per second of a model's 16-bit audio.
 MODEL_RATE = 24_000
-#: Error codes that tell of a race nobody has to mind.
-_RACES = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
 #: Items that have had no sound yet, and are remembered for that.
 _MOST_UNHEARD = 256
 
@@ -239,7 +238,7 @@ class Dialogue:
     def _error(self, event: protocol.ErrorEvent) -> None:
         if not event.error.event_id:
             self.answer_due = False  # it may stand for the answer, and nothing else would tell that there is none
-        if event.error.code not in _RACES:
+        if of_error(event.error) is not Remedy.IGNORE:
             self.publish_error(event.error.message or "the model's server tells of an error", error=event.error)
 
     def _end_response(self, response_id: str, status: str) -> None:

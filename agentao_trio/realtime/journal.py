@@ -58,23 +58,10 @@ _SECRETS = frozenset({"authorization", "headers", "client_secret", "access_token
 #: Fields that hold names, states and numbers, and no words of anybody. A field that is not here may hold words.
 _STRUCTURE = frozenset(
     {
-        *(
-            "type",
-            "object",
-            "status",
-            "reason",
-            "code",
-            "param",
-            "role",
-            "phase",
-            "format",
-            "model",
-            "voice",
-            "language",
-        ),
+        *("type", "object", "status", "reason", "code", "param", "role", "phase", "format", "model", "voice", "name"),
         *("id", "event_id", "item_id", "response_id", "call_id", "conversation_id", "previous_item_id", "client_id"),
-        *("name", "modality", "output_modalities", "modalities", "eagerness", "conversation", "truncation"),
-        *("language", "tool_choice", "input_audio_format", "output_audio_format", "include"),
+        *("modality", "modalities", "output_modalities", "eagerness", "conversation", "truncation", "language"),
+        *("tool_choice", "input_audio_format", "output_audio_format", "include"),
     }
 )
 

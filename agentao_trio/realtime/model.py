@@ -3,6 +3,7 @@
 Messages go in with :meth:`ScriptedModel.receive`, time with :meth:`ScriptedModel.advance`; what the model says waits in
 ``outbox``. It keeps what a server keeps: settings, the input audio with its voice activity, the conversation, the
 active response. It judges what the client sends, and refuses it in the words of the real API where those are known.
+It shares no code with the client, names and limits neither: what one of them has wrong, the other is to notice.
 
 The ids of what the model says carry the number of the turn. A new connection into which a client replays the
 conversation therefore goes on where the script had got to.

@@ -14,7 +14,7 @@ import attrs
 
 __all__ = ["FAULTS", "Script", "ToolCall", "Turn", "demo_script"]
 
-#: Every fault, and what it does. The first ones belong to a connection (``Script.faults``), the others to a turn.
+#: What a connection can do wrong (``Script.faults``).
 CONNECTION_FAULTS: Mapping[str, str] = {
     "refuse_401": "every connection is refused: the key is not known",
     "refuse_403": "every connection is refused: the key may not do this",
@@ -24,6 +24,7 @@ CONNECTION_FAULTS: Mapping[str, str] = {
     "echo_otherwise": "session.updated shows another output format than was asked for",
     "refuse_update": "session.update is refused with invalid_value",
 }
+#: What a turn can do wrong, or at least not as usual (``Turn.fault``).
 TURN_FAULTS: Mapping[str, str] = {
     "disconnect": "the connection vanishes in the middle of the response",
     "close_1001": "error session_expired and close code 1001 in the middle of the response",
@@ -43,6 +44,7 @@ TURN_FAULTS: Mapping[str, str] = {
     "late_transcription": "what the caller said is transcribed after the response",
     "failed_transcription": "what the caller said cannot be transcribed",
 }
+#: Every fault, and what it does.
 FAULTS: Mapping[str, str] = {**CONNECTION_FAULTS, **TURN_FAULTS}
 
 

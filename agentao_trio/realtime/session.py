@@ -191,10 +191,7 @@ class RealtimeSession(Hearing):
         are told.
         """
         self._check_open()
-        if event.event_id is UNSET:
-            event = attrs.evolve(event, event_id=self._new_id("event"))
-        if isinstance(event, ConversationItemCreate) and event.item.id is None:
-            event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
+        event = self._named(event)
         event_id = str(event.event_id)
         self._outbox.add(event)
         self._unconfirmed.sent(event_id, event)
@@ -203,9 +200,8 @@ class RealtimeSession(Hearing):
     async def request(self, event: ClientEvent) -> ServerEvent:
         """Send a client event, and return the server's answer to it. Raises ValueError for events that have none."""
         self._check_open()
-        if isinstance(event, ConversationItemCreate) and event.item.id is None:
-            event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
-        return await self._asking.request(attrs.evolve(event, event_id=self._new_id("event")))
+        # By an id of ours in any case: answers are told apart by it.
+        return await self._asking.request(self._named(attrs.evolve(event, event_id=UNSET)))
 
     async def update(self, config: SessionConfig) -> None:
         """Change the configuration; what ``config`` leaves UNSET stays as it is.
@@ -483,6 +479,14 @@ class RealtimeSession(Hearing):
         chosen = self.config.input_format
         return (chosen if isinstance(chosen, AudioFormat) else AudioFormat.PCM24K).bytes_per_ms
 
+    def _named(self, event: ClientEvent) -> ClientEvent:
+        """``event`` with an id, and with one for the item that it creates, where they have none."""
+        if event.event_id is UNSET:
+            event = attrs.evolve(event, event_id=self._new_id("event"))
+        if isinstance(event, ConversationItemCreate) and event.item.id is None:
+            event = attrs.evolve(event, item=attrs.evolve(event.item, id=self._new_id("item")))
+        return event
+
     def _new_id(self, kind: str) -> str:
         self._serial += 1
         return f"{kind}_agentao_{self._serial}"
@@ -525,10 +529,9 @@ async def open_realtime(
     ``journal_words="drop"`` without anything that was said, or given to tools.
 
     Raises ValueError for a URL that is none, a key that would travel in the clear, or a ``renew_before`` below 5 s,
-    :class:`AuthenticationError`
-    where the key is refused, :class:`ConnectError` or :class:`ConnectionLost` where there is no connection after all
-    attempts, and :class:`RealtimeError` where the model refuses the configuration. The same errors end the block when
-    a connection is lost later and cannot be replaced.
+    :class:`AuthenticationError` where the key is refused, :class:`ConnectError` or :class:`ConnectionLost` where there
+    is no connection after all attempts, and :class:`RealtimeError` where the model refuses the configuration. The same
+    errors end the block when a connection is lost later and cannot be replaced.
     """
     if renew_before < RENEW_AT_LAST:
         raise ValueError(f"renew_before is {renew_before:g} s, and has to be {RENEW_AT_LAST:g} s or more")

@@ -28,6 +28,7 @@ import trio
 
 from agentao_trio.errors import ConnectionLost
 from agentao_trio.realtime.connection import (
+    LARGEST_MESSAGE,
     Connect,
     MemoryTransport,
     MessageTransport,
@@ -47,7 +48,6 @@ __all__ = ["Simulator", "open_simulator", "simulated"]
 
 #: Messages that may wait for a client that does not read, before its own are no longer read.
 OUTBOX_BOUND = 512
-_LARGEST_MESSAGE = 16 << 20
 _SILENT = logging.Logger("agentao_trio.realtime.simulator", logging.CRITICAL)
 _SILENT.addHandler(logging.NullHandler())
 #: Faults that are an HTTP status in place of a WebSocket, and whether only the first connection meets them.
@@ -99,7 +99,7 @@ async def open_simulator(
                 ssl=ssl_context,
                 compression=None,
                 process_request=refuse,
-                max_size=_LARGEST_MESSAGE,
+                max_size=LARGEST_MESSAGE,
                 logger=_SILENT,
             )
         )

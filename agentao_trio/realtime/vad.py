@@ -14,6 +14,8 @@ __all__ = ["EnergyVad", "SpeechBegan", "SpeechOver"]
 
 #: Milliseconds looked at in one go.
 WINDOW_MS = 20
+#: Milliseconds of loud windows in a row from which somebody speaks.
+ONSET_MS = 60
 #: The root mean square from which a window is loud: about 40 dB below full scale.
 LOUD = 328
 
@@ -35,13 +37,12 @@ class SpeechOver:
 class EnergyVad:
     """Says when speech begins and ends in 16-bit little-endian audio. Milliseconds count from the first sample fed.
 
-    Speech begins with ``onset_ms`` of loud windows in a row and ends with ``silence_ms`` of quiet ones; both are told
+    Speech begins with ``ONSET_MS`` of loud windows in a row and ends with ``silence_ms`` of quiet ones; both are told
     with the moment at which they began.
     """
 
-    def __init__(self, *, rate: int, onset_ms: int = 60, silence_ms: int = 200) -> None:
+    def __init__(self, *, rate: int, silence_ms: int = 200) -> None:
         self._bytes = rate * WINDOW_MS // 1000 * 2
-        self._onset = max(1, onset_ms // WINDOW_MS)
         self._silence = max(1, silence_ms // WINDOW_MS)
         self._rest = b""
         self._windows = 0
@@ -60,7 +61,7 @@ class EnergyVad:
             loud = audioop.rms(native_order(window), 2) >= LOUD
             self._windows += 1
             self._run = self._run + 1 if loud is not self.speaking else 0
-            if self._run < (self._silence if self.speaking else self._onset):
+            if self._run < (self._silence if self.speaking else ONSET_MS // WINDOW_MS):
                 continue
             at_ms = (self._windows - self._run) * WINDOW_MS
             self.speaking, self._run = loud, 0
