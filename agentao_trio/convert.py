@@ -39,7 +39,7 @@ __all__ = [
 
 #: Samples per second that can be converted from and to.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
-#: Packets of silence that one gap may be filled with: 10 s. A gateway's numbers are no reason to fill the memory.
+#: Packets of silence that one gap may be filled with: 10 s. A gateway's numbers are no reason to fill memory or disk.
 LONGEST_GAP = 500
 
 

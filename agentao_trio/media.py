@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 *In.* The reader task of a gateway stream hands every frame of the call to :meth:`Downlink.arrived`, which never waits:
 gateway streams mix calls, so one slow agent must not hold up the others. Each reader of the call has its own bounded
-memory channel; when it is full the oldest frame goes, and is counted.
+queue; when it is full the oldest frame goes, and is counted.
 
 *Out.* :meth:`Uplink.send` cuts any chunks into packets and waits for room in a bounded queue. In each of the call's
 slots the packet clock calls :meth:`Uplink._on_slot`, which takes one packet, numbers it and writes it to the call's own

@@ -6,10 +6,11 @@ Gateway streams mix calls, and frames of one call may come on several streams (P
 routed by ``call_sid`` alone. Routing never waits and never raises for what the gateway sent: an agent that is slow
 hurts only itself, and a frame that makes no sense is counted and skipped.
 
-Three kinds of ``call_sid`` are known: calls in progress; calls that were *disowned*, because their owner left before
-the gateway confirmed the end, and which are hung up when they show signs of life; and *strays*, which nobody here has
-asked for yet. A stray may be an inbound call, or one whose Originate has not been answered while the gateway chose the
-name itself. All three are bounded.
+Besides the calls in progress, and those of others that a supervisor listens to, three kinds of ``call_sid`` are known:
+calls that were *disowned*, because their owner left before the gateway confirmed the end, and which are hung up when
+they show signs of life; calls that were *released*, and go on without us; and *strays*, which nobody here has asked for
+yet. A stray may be an inbound call, or one whose Originate has not been answered while the gateway chose the name
+itself. All three are bounded.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ __all__ = ["CallRouter"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.session")
 
-#: How many calls without an owner are remembered: strays with their latest events, disowned ones by name.
-STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS = 256, 8, 4096
-RELEASED_CALLS = 4096
+#: How many calls without an owner are remembered: strays with their latest events, the others by name.
+STRAY_CALLS, STRAY_EVENTS, DISOWNED_CALLS, RELEASED_CALLS = 256, 8, 4096, 4096
 #: An event of a stray that is longer than this is no more than a way to fill our memory.
 STRAY_BYTES = 4096
 

@@ -12,15 +12,14 @@ from pathlib import Path
 from types import TracebackType
 
 from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, to_pcm16
+from agentao_trio.convert import LONGEST_GAP
 
 __all__ = ["SPEECH", "WavError", "WavRecorder", "read_wav"]
 
 #: A recording of human speech that comes with the package: 5.3 s. Its origin is told beside it.
 SPEECH = Path(__file__).parents[1] / "assets" / "speech.wav"
 
-RATE = 8000
-#: Packets of silence that a recording may gain at one gap. A gateway's numbers are no reason to fill the disk.
-LONGEST_GAP = 500
+RATE = Codec.PCMU.clock_rate
 
 
 class WavError(Exception):
