@@ -250,7 +250,7 @@ STEP = st.one_of(
 
 
 @pytest.mark.parametrize("side", SIDES)
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(200))
 @given(steps=st.lists(STEP, min_size=4, max_size=24))
 def test_nothing_tells_the_short_way_from_the_long_one(side: str, steps: list[tuple[Any, ...]]) -> None:
     Twins(side).run(steps)
@@ -317,3 +317,17 @@ def test_the_peer_may_change_its_keys_and_is_answered_with_new_ones(side: str) -
         twins.run([ordinary(MORE, header="key update"), ("wait", 0.006), ("speak",), ordinary(MORE)])
         assert twins.subject._crypto.key_phase != phase
     assert twins.subject.datagrams_ordinary > 5
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_limit_whose_packet_is_lost_is_told_again_without_waiting_for_a_timer(side: str) -> None:
+    twins = Twins(side)
+    twins.run([("wait", 0.3), *[("program", "consumed", 0, 100)] * 45, ("speak",)])
+    limit = twins.subject._local_max_data
+    assert limit.value == limit.sent > 8_000
+    twins.run([("wait", 0.001), ("program", "write", 0, 1), ("speak",)] * 4)
+    assert twins.subject._is_quiet
+    twins.run([ordinary(("ack", 0, [(0, 0)], 0))])
+    assert limit.sent == 0  # that is: lost
+    twins.run([("speak",)])
+    assert limit.sent == limit.value

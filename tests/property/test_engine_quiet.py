@@ -290,7 +290,7 @@ STEPS = st.lists(st.one_of(PROGRAM, PROGRAM, NETWORK, NETWORK, NETWORK, RARE), m
 
 
 @pytest.mark.parametrize(("client", "server"), KINDS)
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(100))
 @given(steps=STEPS)
 def test_nothing_is_left_unsaid(client: str, server: str, steps: list[tuple[str, int, int]]) -> None:
     talk = Talk(client, server)
