@@ -226,12 +226,16 @@ async def test_an_inbound_call_from_ring_to_hangup(autojump_clock: MockClock) ->
 
 async def test_two_parties_bridged_hear_each_other(autojump_clock: MockClock) -> None:
     async with simulated() as (session, _):
-        async with await place(session, "+15550100002") as tone, await place(session, "+15550100004") as silence:
+        async with await place(session, "+15550100002") as tone, await place(session, "+15550100001") as echo:
             await tone.wait_answered()
-            await silence.wait_answered()
-            await silence.park()
-            await silence.bridge(tone)
-            await trio.sleep(1)
+            await echo.wait_answered()
+            assert await hear(echo, 1) == []
+            [alone] = {frame.payload for frame in await hear(tone, 1)}
+            await echo.park()
+            await echo.bridge(tone)
+            # Each agent hears both: the tone, which the other far end echoes.
+            assert len(await hear(echo, 1)) == pytest.approx(50, abs=3)
+            assert alone not in {frame.payload for frame in (await hear(tone, 1))[-10:]}
         assert not session.calls
 
 

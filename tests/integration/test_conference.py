@@ -11,7 +11,6 @@ from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, CallConnectFailed, CallState, CallStateError, Codec, LocalProtocolError, events
 from agentao_trio.audio import from_pcm16, to_pcm16
-from agentao_trio.gateway import Gateway
 from tests.support.simulated import simulated
 
 #: The far end "tone" is 1 kHz; the agent speaks at another pitch, and an echo repeats what it hears.
@@ -142,12 +141,8 @@ async def test_cancelling_the_dialling_hangs_the_leg_up(autojump_clock: MockCloc
 
 async def test_an_inbound_call_is_answered_when_the_second_leg_is_there(autojump_clock: MockClock) -> None:
     connected: list[object] = []
-
-    async def ring(gateway: Gateway) -> None:
-        gateway.place_inbound_call(trunk_id="main", far_end="tone")
-
     async with simulated(trunks=["main"]) as (session, gateway):
-        await ring(gateway)
+        gateway.place_inbound_call(trunk_id="main", far_end="tone")
         async with await anext(session.incoming()) as call:
             call.on(events.CALL_CONNECTED)(connected.append)
             with pytest.raises(LocalProtocolError, match="needs a number"):

@@ -38,7 +38,15 @@ CREATE, ANSWER, HANGUP = (
 )
 
 
-def switchboard(*, error: int = 0) -> ScriptedGateway:
+class Switchboard(ScriptedGateway):
+    """``waiting``: the names and the callers of the calls that wait to be answered."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__(answer)
+        self.waiting: list[tuple[str, str]] = []
+
+
+def switchboard(*, error: int = 0) -> Switchboard:
     """A gateway that says yes, or ``error``, to everything, and pushes the events that a yes brings about."""
 
     async def answer(method: MethodId, request: Any) -> Any:
@@ -76,14 +84,6 @@ def switchboard(*, error: int = 0) -> ScriptedGateway:
     return gateway
 
 
-class Switchboard(ScriptedGateway):
-    waiting: list[tuple[str, str]]
-
-    def __init__(self, answer: Any) -> None:
-        super().__init__(answer)
-        self.waiting = []
-
-
 async def answered(session: Session, gateway: ScriptedGateway) -> ActiveCall:
     call = await session.originate(TO, trunk_id="main")
     await gateway.event(call.call_sid, CREATE)
@@ -100,7 +100,7 @@ async def test_a_call_that_is_announced_and_listed_surfaces_once_with_its_caller
     async with session_on(gateway, trunks=["main"]) as session:
         incoming = session.incoming()
         await trio.sleep(0.1)
-        gateway.waiting = [("in-1", "+15550109999")]  # type: ignore[attr-defined]
+        gateway.waiting = [("in-1", "+15550109999")]
         await gateway.event("in-1", CREATE)
         call = await anext(incoming)
         assert (call.call_sid, call.caller, call.state) == ("in-1", "+15550109999", CallState.PENDING)
@@ -124,7 +124,7 @@ async def test_without_trunks_to_ask_the_event_is_enough(autojump_clock: MockClo
 
 async def test_without_an_event_asking_is_enough(autojump_clock: MockClock) -> None:
     gateway = switchboard()
-    gateway.waiting = [("in-1", "+1"), ("in-2", "+2")]  # type: ignore[attr-defined]
+    gateway.waiting = [("in-1", "+1"), ("in-2", "+2")]
     async with session_on(gateway, trunks=["main"], poll_interval=0.5) as session:
         incoming = session.incoming()
         assert {(await anext(incoming)).call_sid, (await anext(incoming)).call_sid} == {"in-1", "in-2"}
@@ -175,7 +175,7 @@ async def test_calls_of_a_campaign_are_not_inbound(autojump_clock: MockClock) ->
             "file:///numbers.csv", trunk_id="main", calls_per_second=1, max_concurrent_calls=1, campaign_id="c"
         )
         await gateway.event("a row of the campaign", CREATE)
-        gateway.waiting = [("in-1", "")]  # type: ignore[attr-defined]
+        gateway.waiting = [("in-1", "")]
         assert (await anext(incoming)).call_sid == "in-1"
         with trio.move_on_after(5) as nothing:
             await anext(incoming)
@@ -339,7 +339,7 @@ async def test_one_method_per_rpc(autojump_clock: MockClock) -> None:
         await session.barge("c")
         await session.execute_dialplan("c", DialplanAction.HOLD)
         await session.set_inbound_routing("main", InboundRule.HANDLE_AI, ai_quic_url="quic://ai")
-        gateway.waiting = [("in-1", "+1")]  # type: ignore[attr-defined]
+        gateway.waiting = [("in-1", "+1")]
         assert [info.call_sid for info in await session.get_incoming_calls("main")] == ["in-1"]
         await session.answer_incoming_call("in-1")
         bulk = await session.originate_bulk(
