@@ -51,11 +51,10 @@ class Incoming(StockEngine):
 
     def _is_ordinary(self, data: bytes, addr: Any) -> bool:
         """Whether a datagram is one packet with a short header (RFC 9000 §17.3.1), to the connection id that is in use
-        anyway, from where the peer has always been; and we are neither before the end of the handshake nor ending."""
+        anyway, from where the peer is reached; and we are neither before the end of the handshake nor ending."""
         paths = self._network_paths
         return (
             self._handshake_confirmed
-            and len(paths) == 1
             and paths[0].addr == addr
             and paths[0].is_validated
             and b"\x40" <= data[:1] < b"\x80"

@@ -369,3 +369,20 @@ def test_little_may_be_sent_to_an_address_that_is_not_validated_but_that_is() ->
             assert server.timer > w.now
     assert len(said) >= 10
     assert server._space.ack_at is None or server._space.ack_at > w.now  # type: ignore[attr-defined]
+
+
+def test_a_client_that_has_moved_is_read_the_short_way_again() -> None:
+    w = wire("agentao")
+    server = w.shake_hands()
+    stream_id = push(w, 100)
+    settle(w, 1.0)
+    for _ in range(40):
+        w.client.send_stream_data(stream_id, bytes(170))
+        for datagram, _ in w.client.datagrams_to_send(w.now):
+            server.receive_datagram(datagram, ("10.0.0.7", 7), w.now)
+        w.now += 0.02
+        for datagram, _ in server.datagrams_to_send(w.now):
+            w.client.receive_datagram(datagram, SERVER, w.now)
+
+    assert server._network_paths[0].is_validated
+    assert server.datagrams_ordinary > 20
