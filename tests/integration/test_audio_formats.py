@@ -4,38 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from agentao_trio import ActiveCall, Codec, EventType, messages
+from agentao_trio import ActiveCall, Codec, messages
 from agentao_trio.audio import from_pcm16, to_pcm16
 from agentao_trio.messages import MethodId
 from agentao_trio.wire import encode_frame
-from tests.support.scripted_gateway import ScriptedGateway, session_on
-from tests.support.sines import level, pitch, sine
+from tests.support.scripted_gateway import ScriptedGateway, accepting, answered_call, session_on
+from tests.support.sounds import level, pitch, sine
 
 
 @asynccontextmanager
 async def a_call(codec: str = "PCMU") -> AsyncIterator[tuple[ActiveCall, ScriptedGateway]]:
     """An answered call."""
-
-    async def answer(method: MethodId, request: Any) -> Any:
-        if method is MethodId.Originate:
-            return messages.OriginateResponse(call_sid=request.call_sid)
-        if method is MethodId.Terminate:
-            await gateway.event(request.call_sid, EventType.CHANNEL_HANGUP_COMPLETE, q850_cause=16)
-            return messages.TerminateResponse()
-        return None
-
-    gateway = ScriptedGateway(answer)
-    async with session_on(gateway) as session, await session.originate("+15550100001", trunk_id="main") as call:
-        await gateway.event(call.call_sid, EventType.CHANNEL_CREATE)
-        await gateway.event(call.call_sid, EventType.CHANNEL_ANSWER, codec=codec)
-        await call.wait_answered()
-        yield call, gateway
+    gateway = accepting()
+    async with session_on(gateway) as session:
+        yield await answered_call(session, gateway, codec=codec), gateway
 
 
 def wire(call: ActiveCall, pcm: bytes, codec: Codec, *, without: int | None = None) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentao_trio import ActiveCall, CallEnded, CallState, ErrorCode, EventType, Session, SessionClosed, messages
+from agentao_trio import ActiveCall, CallEnded, CallState, ErrorCode, Session, SessionClosed, messages
 from agentao_trio.campaign import (
     Campaign,
     CampaignResult,
@@ -29,15 +29,9 @@ from agentao_trio.campaign import (
 from agentao_trio.gateway import GatewaySettings
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
-from tests.support.scripted_gateway import ScriptedGateway, session_on
+from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, session_on
 from tests.support.simulated import simulated
 from tests.support.sweep import World, sweep
-
-CREATE, ANSWER, HANGUP = (
-    EventType.CHANNEL_CREATE,
-    EventType.CHANNEL_ANSWER,
-    EventType.CHANNEL_HANGUP_COMPLETE,
-)
 
 
 def number(index: int) -> str:

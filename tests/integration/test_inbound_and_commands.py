@@ -23,19 +23,13 @@ from agentao_trio import (
     InboundRule,
     LocalProtocolError,
     RemoteProtocolError,
-    Session,
     messages,
 )
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId, SuperviseMode
 from agentao_trio.wire import encode_frame
-from tests.support.scripted_gateway import ScriptedGateway, session_on
+from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, answered_call, session_on
 
 TO = "+15550100001"
-CREATE, ANSWER, HANGUP = (
-    EventType.CHANNEL_CREATE,
-    EventType.CHANNEL_ANSWER,
-    EventType.CHANNEL_HANGUP_COMPLETE,
-)
 
 
 class Switchboard(ScriptedGateway):
@@ -82,14 +76,6 @@ def switchboard(*, error: int = 0) -> Switchboard:
 
     gateway = Switchboard(answer)
     return gateway
-
-
-async def answered(session: Session, gateway: ScriptedGateway) -> ActiveCall:
-    call = await session.originate(TO, trunk_id="main")
-    await gateway.event(call.call_sid, CREATE)
-    await gateway.event(call.call_sid, ANSWER)
-    await call.wait_answered()
-    return call
 
 
 # -- calls that come in ---------------------------------------------------------------------------------------------
@@ -272,7 +258,7 @@ async def test_a_verb_the_gateway_refuses_says_so(
 ) -> None:
     gateway = switchboard(error=ErrorCode.ERR_VALIDATION_FAILED)
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         with pytest.raises(CommandRejected, match=r"ERR_VALIDATION_FAILED \(6\): no"):
             await verb(call)
         assert call.state is CallState.ANSWERED
@@ -285,7 +271,7 @@ HOSTILE = ["x" * 100_000, "+1\x00", "\udcff", "sip:\u202e", "+1555 0100", "12", 
 async def test_hostile_arguments_are_refused_before_anything_is_sent(argument: str, autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         with pytest.raises(LocalProtocolError):
             await call.transfer(argument)
         with pytest.raises(LocalProtocolError):
@@ -298,7 +284,7 @@ async def test_hostile_arguments_are_refused_before_anything_is_sent(argument: s
 async def test_digits_go_one_by_one_with_room_between_them(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         started = trio.current_time()
         await call.send_dtmf("12#", duration_ms=500)
         assert trio.current_time() - started == pytest.approx(1.0, abs=0.05)
@@ -309,7 +295,7 @@ async def test_digits_go_one_by_one_with_room_between_them(autojump_clock: MockC
 async def test_unmute_repeats_the_wire_flag_of_the_mute(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         await call.mute(wire=True)
         await call.unmute()
         assert [request.app_args for request in gateway.requested(MethodId.ExecuteDialplan)] == ["wire", "wire"]
@@ -318,7 +304,7 @@ async def test_unmute_repeats_the_wire_flag_of_the_mute(autojump_clock: MockCloc
 async def test_hold_is_what_the_events_say(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         await call.hold()
         assert not call.on_hold
         await gateway.event(call.call_sid, EventType.CHANNEL_HOLD)
@@ -428,7 +414,7 @@ async def test_a_slow_reader_of_all_events_loses_the_oldest_or_is_told(autojump_
 async def test_a_call_whose_events_are_not_read_is_ended_by_name(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
-        call = await answered(session, gateway)
+        call = await answered_call(session, gateway)
         events = call.events()
         flood = b"".join(gateway.event_frame(call.call_sid, 77) for _ in range(300))
         await gateway.stream(flood)

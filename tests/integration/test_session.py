@@ -10,7 +10,6 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio import (
-    ActiveCall,
     CallEnded,
     CallState,
     CallStateError,
@@ -27,29 +26,19 @@ from agentao_trio import (
 from agentao_trio.messages import ErrorCode, MethodId
 from agentao_trio.testing import MemoryNetwork
 from agentao_trio.wire import encode_frame
-from tests.support.scripted_gateway import ScriptedGateway, serving, session_on
-
-TO = "+15550100001"
-CREATE, ANSWER, HANGUP = (
-    EventType.CHANNEL_CREATE,
-    EventType.CHANNEL_ANSWER,
-    EventType.CHANNEL_HANGUP_COMPLETE,
+from tests.support.scripted_gateway import (
+    ANSWER,
+    CREATE,
+    HANGUP,
+    ScriptedGateway,
+    accepting,
+    answered_call,
+    audio,
+    serving,
+    session_on,
 )
 
-
-def accepting(call_sid: str | None = None) -> ScriptedGateway:
-    """A gateway that takes every call on, under its own name for it if one is given, and confirms hangups."""
-
-    async def answer(method: MethodId, request: Any) -> Any:
-        if method is MethodId.Originate:
-            return messages.OriginateResponse(call_sid=call_sid or request.call_sid, status="INITIATED")
-        if method is MethodId.Terminate:
-            await gateway.event(request.call_sid, HANGUP, q850_cause=16)
-            return messages.TerminateResponse(call_sid=request.call_sid)
-        return None
-
-    gateway = ScriptedGateway(answer)
-    return gateway
+TO = "+15550100001"
 
 
 async def test_it_subscribes_first_and_says_who_it_is(autojump_clock: MockClock) -> None:
@@ -316,19 +305,6 @@ async def test_waiting_for_an_answer_that_never_comes_tells_the_cause(autojump_c
 
 
 # -- streams that are not as they should be -------------------------------------------------------------------------
-
-
-async def answered_call(session: Any, gateway: ScriptedGateway) -> ActiveCall:
-    call: ActiveCall = await session.originate(TO, trunk_id="main")
-    await gateway.event(call.call_sid, CREATE)
-    await gateway.event(call.call_sid, ANSWER)
-    await call.wait_answered()
-    return call
-
-
-def audio(call_sid: str, number: int) -> bytes:
-    frame = messages.AudioFrame(call_sid=call_sid, payload=b"a" * 160, codec="PCMU", sequence_number=number)
-    return encode_frame(MethodId.AudioFrame, messages.encode(frame))
 
 
 async def test_broken_streams_do_not_hurt_the_others(autojump_clock: MockClock) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.convert import AudioFormat, FrameConverter, Resampler, SpeechConverter
-from tests.support.sines import level
+from tests.support.sounds import level
 
 RATES = st.one_of(st.sampled_from([8000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000]), st.integers(8000, 48_000))
 

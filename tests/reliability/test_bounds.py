@@ -13,9 +13,8 @@ from agentao_trio import CallOverrun, CallState, EventType, messages
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
 from agentao_trio.wire import FrameDecoder, encode_frame
-from tests.integration.test_session import accepting, answered_call, audio
 from tests.support.measure import talk
-from tests.support.scripted_gateway import session_on
+from tests.support.scripted_gateway import accepting, answered_call, audio, session_on
 
 MEGABYTE = 1 << 20
 

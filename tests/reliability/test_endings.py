@@ -12,8 +12,7 @@ from agentao_trio import CallEnded, CallState, CommandRejected, CommandTimeout, 
 from agentao_trio.gateway import GatewaySettings
 from agentao_trio.messages import ErrorCode, MethodId
 from agentao_trio.testing import MemoryNetwork
-from tests.integration.test_session import ANSWER, CREATE, HANGUP, accepting, answered_call
-from tests.support.scripted_gateway import ScriptedGateway, session_on
+from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, accepting, answered_call, session_on
 from tests.support.simulated import simulated
 
 ECHO, SHORT = "+15550100001", "+15550100016"

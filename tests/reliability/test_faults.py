@@ -22,8 +22,7 @@ from agentao_trio import CallState, EventType, RemoteProtocolError, messages
 from agentao_trio.callstate import Verdict
 from agentao_trio.messages import MethodId
 from agentao_trio.wire import encode_frame
-from tests.integration.test_session import CREATE, HANGUP, accepting, answered_call, audio
-from tests.support.scripted_gateway import ScriptedGateway, session_on
+from tests.support.scripted_gateway import CREATE, HANGUP, ScriptedGateway, accepting, answered_call, audio, session_on
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"

@@ -20,10 +20,9 @@ from agentao_trio import (
     open_session,
 )
 from agentao_trio.gateway import Gateway, GatewaySettings, open_gateway
-from tests.integration.test_session import accepting, answered_call, audio
 from tests.support.ports import free_port
 from tests.support.relay import Relay, open_relay
-from tests.support.scripted_gateway import serving
+from tests.support.scripted_gateway import accepting, answered_call, audio, serving
 
 LOOPBACK, ECHO, SHORT = "127.0.0.1", "+15550100001", "+15550100016"
 #: Where the path goes dark, a peer is given up after a second, so that a test takes a few; on a busy machine that may

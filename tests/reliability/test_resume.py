@@ -22,8 +22,7 @@ from agentao_trio import (
 from agentao_trio.gateway import Gateway, GatewaySettings, open_gateway
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
-from tests.integration.test_session import accepting, answered_call, audio
-from tests.support.scripted_gateway import session_on
+from tests.support.scripted_gateway import accepting, answered_call, audio, session_on
 from tests.support.simulated import HOST, PORT, simulated
 
 ECHO, SILENT, SHORT = "+15550100001", "+15550100005", "+15550100016"

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 import trustme
 
-from agentao_trio import ClientTLS, Session, messages, open_session
+from agentao_trio import ActiveCall, ClientTLS, EventType, Session, messages, open_session
 from agentao_trio.errors import ConnectionLost, StreamReset
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
@@ -17,6 +17,7 @@ from agentao_trio.transport import BidiStream, Connection, ServerTLS, open_liste
 from agentao_trio.wire import FrameDecoder, decode_request, encode_frame, encode_reply
 
 HOST, PORT, LOOPBACK = "gateway.test", 9090, "127.0.0.1"
+CREATE, ANSWER, HANGUP = EventType.CHANNEL_CREATE, EventType.CHANNEL_ANSWER, EventType.CHANNEL_HANGUP_COMPLETE
 
 Answer = Callable[[MethodId, Any], Awaitable[Any]]
 
@@ -120,6 +121,21 @@ class ScriptedGateway:
             pass
 
 
+def accepting(call_sid: str | None = None) -> ScriptedGateway:
+    """A gateway that takes every call on, under its own name for it if one is given, and confirms hangups."""
+
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=call_sid or request.call_sid, status="INITIATED")
+        if method is MethodId.Terminate:
+            await gateway.event(request.call_sid, HANGUP, q850_cause=16)
+            return messages.TerminateResponse(call_sid=request.call_sid)
+        return None
+
+    gateway = ScriptedGateway(answer)
+    return gateway
+
+
 @asynccontextmanager
 async def serving(gateway: ScriptedGateway, network: MemoryNetwork | None) -> AsyncIterator[dict[str, Any]]:
     """Run a scripted gateway, without a network on real UDP; yields what ``open_session`` needs to reach it."""
@@ -154,3 +170,18 @@ async def session_on(
     async with serving(gateway, network or MemoryNetwork()) as where, open_session(**where, **options) as session:
         await gateway.connected.wait()
         yield session
+
+
+async def answered_call(session: Session, gateway: ScriptedGateway, **answer: Any) -> ActiveCall:
+    """A call that the gateway takes on, and answers with an event of these fields."""
+    call = await session.originate("+15550100001", trunk_id="main")
+    await gateway.event(call.call_sid, CREATE)
+    await gateway.event(call.call_sid, ANSWER, **answer)
+    await call.wait_answered()
+    return call
+
+
+def audio(call_sid: str, number: int) -> bytes:
+    """A packet of a call as its frame."""
+    frame = messages.AudioFrame(call_sid=call_sid, payload=b"a" * 160, codec="PCMU", sequence_number=number)
+    return encode_frame(MethodId.AudioFrame, messages.encode(frame))

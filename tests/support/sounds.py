@@ -1,4 +1,4 @@
-"""Sounds for tests, as 16-bit little-endian samples at 8 kHz: sine waves, silence, noise, keys, and real speech."""
+"""Sounds for tests, as 16-bit little-endian samples (sines, silence, noise, keys, speech), and measures of them."""
 
 from __future__ import annotations
 
@@ -55,3 +55,27 @@ def speech() -> bytes:
     with wave.open(io.BytesIO(data)) as file:
         samples: bytes = file.readframes(file.getnframes())
     return samples
+
+
+# -- what is left of them -------------------------------------------------------------------------------------------
+
+
+def samples(pcm: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(pcm) // 2}h", pcm)
+
+
+def level(pcm: bytes) -> float:
+    """Root mean square."""
+    values = samples(pcm)
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def pitch(pcm: bytes, rate: int) -> float:
+    """The frequency of a pure tone: rising zero crossings, the first and the last placed between samples."""
+    values = samples(pcm)
+    rising = [
+        index - values[index] / (values[index] - values[index - 1])
+        for index in range(1, len(values))
+        if values[index - 1] < 0 <= values[index]
+    ]
+    return (len(rising) - 1) * rate / (rising[-1] - rising[0])

@@ -10,7 +10,7 @@ import pytest
 from agentao_trio.audio import AudioFrame, Codec, from_pcm16, to_pcm16
 from agentao_trio.convert import LONGEST_GAP, AudioFormat, FrameConverter, Resampler, SpeechConverter
 from agentao_trio.errors import RemoteProtocolError
-from tests.support.sines import level, pitch, sine
+from tests.support.sounds import level, pitch, sine
 
 HOUR = 3600
 
