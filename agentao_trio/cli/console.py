@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 
 import trio
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from agentao_trio.callstate import OrderState
 from agentao_trio.cli.callers import Callers, parse_pace
 from agentao_trio.cli.running import UsageError
-from agentao_trio.cli.screen import Screen, printable
+from agentao_trio.cli.screen import Screen, bare_table, printable
 from agentao_trio.gateway import Gateway
 from agentao_trio.legible import legible, quoted
 
@@ -173,7 +172,7 @@ class Console:
         if not calls:
             self._screen.say("no calls")
             return
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table = bare_table()
         table.add_column("Call", overflow="fold")
         table.add_column("", no_wrap=True)
         table.add_column("Trunk", no_wrap=True, overflow="ellipsis")

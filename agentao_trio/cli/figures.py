@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from agentao_trio.analytics import Figures, Spread, ToolFigures
 from agentao_trio.cli.running import output
-from agentao_trio.cli.screen import printable
+from agentao_trio.cli.screen import bare_table, printable
 
 __all__ = ["add_row", "flat", "new_table", "show_figures"]
 
 
 def new_table(*headings: str) -> Table:
     """A table; a heading that begins with > is for figures."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     for heading in headings:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left")
     return table

@@ -10,13 +10,12 @@ from typing import Literal
 
 import attrs
 import trio
-from rich import box
 from rich.table import Table
 
 from agentao_trio.cli.callers import Callers, Pace
 from agentao_trio.cli.console import Console, standard_input
 from agentao_trio.cli.running import UsageError
-from agentao_trio.cli.screen import Screen
+from agentao_trio.cli.screen import Screen, bare_table
 from agentao_trio.credentials import TokenVerifier, TrustedKey
 from agentao_trio.gateway import FAR_ENDS, GatewaySettings, open_gateway
 from agentao_trio.gateway.faults import FAULTS, describe
@@ -128,7 +127,7 @@ def _write(path: Path, pem: bytes) -> None:
 
 def far_ends() -> Table:
     """Who answers which number."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     table.add_column("Number", no_wrap=True)
     table.add_column("or sip:…@any", no_wrap=True)
     table.add_column("What happens")
@@ -139,7 +138,7 @@ def far_ends() -> Table:
 
 def fault_table() -> Table:
     """The rules that the gateway can break on request."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     table.add_column("Fault", no_wrap=True)
     table.add_column("What is wrong")
     for name in sorted(FAULTS):

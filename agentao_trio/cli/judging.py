@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -22,7 +21,7 @@ from trio.testing import MockClock
 from agentao_trio.cli.conformance import ConformanceOptions
 from agentao_trio.cli.durations import rate, seconds
 from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, output, report_error, run, until_signalled
-from agentao_trio.cli.screen import printable
+from agentao_trio.cli.screen import bare_table, printable
 from agentao_trio.conformance import checks as checks
 from agentao_trio.conformance import report as reports
 from agentao_trio.conformance.limits import Limits
@@ -227,7 +226,7 @@ def _write(report: RunReport, asked: ConformanceOptions) -> None:
 
 
 def _list(selected: list[Requirement], options: Options) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     for heading in ("Check", "Level", "Needs", "Rule"):
         table.add_column(heading)
     for rule in selected:

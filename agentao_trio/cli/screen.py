@@ -20,7 +20,7 @@ from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import CallState
 from agentao_trio.statistics import CallStatistics
 
-__all__ = ["LIVE", "SUMMARY", "CallRow", "Screen", "call_table", "printable", "state_of"]
+__all__ = ["LIVE", "SUMMARY", "CallRow", "Screen", "bare_table", "call_table", "printable", "state_of"]
 
 #: Seconds between two pictures of the live table, and between two progress lines where there is no terminal.
 PICTURE_SECONDS, LINE_SECONDS = 0.25, 2.0
@@ -83,9 +83,14 @@ LIVE = ("To", "Far end", "State", "s", "Out", "In", "Lost", "Jitter\nms", "Late\
 SUMMARY = ("To", "Far end", "Ended with", "s", "Out", "In", "Lost", "MOS", "Check")
 
 
+def bare_table() -> Table:
+    """A table without columns yet, as all commands show them."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def call_table(rows: Sequence[CallRow], columns: Sequence[str] = LIVE) -> Table:
     """Calls as a table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     for heading in columns:
         # Only what "Ended with" and the far end say may be cut short where the terminal is narrow.
         table.add_column(
