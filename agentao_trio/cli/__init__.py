@@ -1,4 +1,4 @@
-"""The command line: ``agentao-trio demo``, ``gateway``, ``call``, ``campaign`` and ``doctor``.
+"""The command line, ``agentao-trio``. Commands of many options have their own modules beside this one.
 
 What a user got wrong is told in one line that names it and says what would be right, with exit status 2; what went
 wrong elsewhere, likewise, with 1. Neither shows a traceback. Ctrl-C and SIGTERM end in order: calls are hung up, files
@@ -17,28 +17,26 @@ from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
-from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess, checked_endpoint
+from agentao_trio.cli.access import NO_CREDENTIALS, NOTHING_GIVEN, GatewayAccess, Trust, checked_endpoint
 from agentao_trio.cli.agent import agent_app
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.conformance import conformance_app
+from agentao_trio.cli.course import AS_USUAL, Course, RpcLength
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, fault_table, serve
 from agentao_trio.cli.history import history_app
-from agentao_trio.cli.identity import PresenterName, service_account, trusted_keys
+from agentao_trio.cli.identity import service_account, trusted_keys
 from agentao_trio.cli.live import live_app
 from agentao_trio.cli.one_call import CallOptions, OneCall
 from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
-from agentao_trio.cli.wav import read_wav
 from agentao_trio.dialplan import check_destination
 
 __all__ = ["app", "main"]
 
 T = TypeVar("T")
-
-Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=86_400))]
 
 app: App = App(
     name="agentao-trio",
@@ -228,12 +226,8 @@ def call_command(
     access: GatewayAccess = NOTHING_GIVEN,
     trunk: str = "main",
     caller: Annotated[str, Parameter(name="--from", show_default=False)] = "",
-    play: ExistingFile | None = None,
     record: Path | None = None,
-    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
-    timeout: Seconds = 60,
-    max_duration: Seconds = 60,
-    tail: Seconds = 1,
+    course: Course = AS_USUAL,
 ) -> int:
     """Place one call through any gateway, and see it to its end.
 
@@ -245,12 +239,7 @@ def call_command(
         gateway: The gateway, as quic://HOST:PORT.
         trunk: The gateway's line to call from.
         caller: The number to show to the far end.
-        play: WAV file to say: 8 kHz, 16 bit, mono.
         record: WAV file to write what the far end says to.
-        rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
-        timeout: Seconds to let it ring; 0 is as long as it takes.
-        max_duration: Seconds after which an answered call is hung up; 0 is no limit.
-        tail: Seconds to go on listening when everything has been said.
     """
 
     async def command() -> int:
@@ -260,12 +249,9 @@ def call_command(
             gateway=access.config(gateway),
             trunk=trunk,
             caller=caller,
-            rpc_length=rpc_length,
-            audio=read_wav(play) if play is not None else b"",
+            audio=course.audio(),
             record=record,
-            tail=tail,
-            answer_within=timeout,
-            max_duration=max_duration,
+            course=course,
         )
         call = OneCall(options, Screen(output))
         received = await until_signalled(call.run)
@@ -301,13 +287,9 @@ def campaign_command(
     retry: str = "17,18,19",
     retry_after: str = "60s",
     duplicates: Literal["refuse", "skip", "call"] = "refuse",
-    play: ExistingFile | None = None,
     report: Path | None = None,
-    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
-    timeout: Seconds = 60,
-    max_duration: Seconds = 60,
-    tail: Seconds = 1,
     live: bool = True,
+    course: Course = AS_USUAL,
 ) -> int:
     """Call every number of a CSV file, at a pace and so many at a time, and again after busy and no answer.
 
@@ -326,12 +308,7 @@ def campaign_command(
         retry: After which Q.850 causes to call again: 17 busy, 18 nobody responds, 19 nobody answers.
         retry_after: How long to wait before that: 90s, 5m, 1h; also for one cause, as in 60s,19=10m.
         duplicates: What to do with a number that comes twice: refuse the file, skip it, or call it again.
-        play: WAV file to say: 8 kHz, 16 bit, mono.
         report: File to write what became of each number to, .csv or .json.
-        rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
-        timeout: Seconds to let it ring; 0 is as long as it takes.
-        max_duration: Seconds after which an answered call is hung up; 0 is no limit.
-        tail: Seconds to go on listening when everything has been said.
         live: Show a live picture where the output is a terminal. Otherwise plain lines.
     """
 
@@ -341,14 +318,11 @@ def campaign_command(
             gateway=access.config(gateway),
             trunk=trunk,
             caller=caller,
-            rpc_length=rpc_length,
             calls_per_second=calls_per_second,
             max_concurrent=max_concurrent,
             retry=retry_policy(retry, attempts, retry_after),
-            audio=read_wav(play) if play is not None else b"",
-            tail=tail,
-            answer_within=timeout,
-            max_duration=max_duration,
+            audio=course.audio(),
+            course=course,
         )
         if report is not None:
             check_report(report)
@@ -374,11 +348,8 @@ def doctor_command(
     gateway: str,
     /,
     *,
-    ca: ExistingFile | None = None,
-    server_name: str | None = None,
-    credentials: Path | None = None,
-    presenter: PresenterName = "none",
-    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
+    trust: Trust = NO_CREDENTIALS,
+    rpc_length: RpcLength = "exclusive",
 ) -> int:
     """Say why a connection to a gateway fails, or that it does not, step by step.
 
@@ -387,24 +358,14 @@ def doctor_command(
 
     Args:
         gateway: The gateway, as quic://HOST:PORT.
-        ca: PEM file with the certificate authority to trust, in place of the system's.
-        server_name: The name that the gateway's certificate has to be for, where it is not HOST.
-        credentials: JSON file of the service account to connect as.
-        presenter: Where the token goes: nowhere, alone on the first stream, or in place of the tenant's name.
         rpc_length: What the length of a request counts: exclusive is as documented, inclusive as older clients do it.
     """
 
     async def command() -> int:
-        if credentials is None:
-            service_account(None, presenter)
-        options = DoctorOptions(
-            endpoint=checked_endpoint(gateway, "GATEWAY"),
-            ca=ca,
-            server_name=server_name,
-            credentials=credentials,
-            presenter=presenter,
-            rpc_length=rpc_length,
-        )
+        if trust.credentials is None:
+            service_account(None, trust.presenter)
+        endpoint = checked_endpoint(gateway, "GATEWAY")
+        options = DoctorOptions(endpoint=endpoint, trust=trust, rpc_length=rpc_length)
         status = 0
 
         async def look() -> None:

@@ -65,7 +65,7 @@ class AgentOptions:
     """Whom to answer, with what, and what becomes of it."""
 
     model: str = SIMULATED
-    """"simulated", or the WebSocket of a Realtime model: wss://…; its key comes from REALTIME_API_KEY."""
+    """"simulated", or a Realtime model's WebSocket: wss://…; its key comes from REALTIME_API_KEY or OPENAI_API_KEY."""
     gateway: Text = None
     """The gateway, as quic://HOST:PORT. Without one, the embedded one is started and simulated callers call in."""
     access: GatewayAccess = NOTHING_GIVEN

@@ -12,7 +12,6 @@ from typing import Literal
 
 import attrs
 import trio
-from rich import box
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -34,16 +33,16 @@ from agentao_trio.campaign import (
     read_numbers,
 )
 from agentao_trio.campaign_plan import counted_lines
+from agentao_trio.cli.course import Course
+from agentao_trio.cli.durations import typed_seconds
 from agentao_trio.cli.running import FAILURE, UsageError, errors
-from agentao_trio.cli.screen import Screen, printable
+from agentao_trio.cli.screen import Screen, bare_table, printable
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import NumbersError
 from agentao_trio.session import Session, open_session
 
 __all__ = ["CampaignOptions", "CampaignRun", "check_report", "load_numbers", "retry_policy"]
 
-#: Seconds of a duration as it is written on the command line.
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 #: Outcomes that somebody should look into; the others are how telephone calls end.
 TROUBLE = frozenset({Outcome.HANDLER_FAILED, Outcome.REJECTED, Outcome.UNKNOWN, Outcome.LOST})
 
@@ -53,20 +52,17 @@ TROUBLE = frozenset({Outcome.HANDLER_FAILED, Outcome.REJECTED, Outcome.UNKNOWN, 
 
 @attrs.frozen(kw_only=True)
 class CampaignOptions:
-    """What was asked for. Times are in seconds; ``audio`` is 16-bit samples at 8 kHz, empty for calls that listen."""
+    """What was asked for. ``audio`` is 16-bit samples at 8 kHz, empty for calls that listen."""
 
     rows: tuple[CampaignRow, ...]
     gateway: ClientConfig
     trunk: str
     caller: str
-    rpc_length: str
     calls_per_second: float
     max_concurrent: int
     retry: RetryPolicy
     audio: bytes
-    tail: float
-    answer_within: float
-    max_duration: float
+    course: Course
 
 
 def load_numbers(path: Path, duplicates: Literal["refuse", "skip", "call"]) -> tuple[CampaignRow, ...]:
@@ -89,14 +85,14 @@ def retry_policy(causes: str, attempts: int, after: str) -> RetryPolicy:
         raise UsageError(f"--retry: {causes!r} is no list of Q.850 causes, for example 17,18,19") from None
     pause, pauses = 60.0, {}
     for part in after.split(","):
-        match = re.fullmatch(r"\s*(?:([0-9]{1,3})=)?([0-9]+(?:\.[0-9]+)?)([smh]?)\s*", part)
-        if match is None:
+        cause, equals, length = part.strip().rpartition("=")
+        seconds = typed_seconds(length if length[-1:].isalpha() else f"{length}s")
+        if seconds is None or (equals and not re.fullmatch("[0-9]{1,3}", cause)):
             raise UsageError(f"--retry-after: {part!r} is no pause, for example 90s, 5m or 19=10m")
-        seconds = float(match[2]) * UNITS[match[3]]
-        if match[1] is None:
-            pause = seconds
+        if equals:
+            pauses[int(cause)] = seconds
         else:
-            pauses[int(match[1])] = seconds
+            pause = seconds
     try:
         return RetryPolicy(causes=frozenset(numbers), attempts=attempts, pause=pause, pauses=pauses)
     except ValueError as error:
@@ -180,7 +176,7 @@ def _as_json(result: CampaignResult) -> dict[str, object]:
 
 def outcome_table(lines: tuple[OutcomeLine, ...]) -> Table:
     """The outcomes by Q.850 cause."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = bare_table()
     table.add_column("Numbers", justify="right")
     table.add_column("Outcome", no_wrap=True)
     table.add_column("Cause", justify="right")
@@ -206,7 +202,7 @@ class CampaignRun:
         options, note = self._options, self._screen.note
         note(f"connecting to {options.gateway.endpoint}")
         async with open_session(
-            options.gateway.endpoint, rpc_length=options.rpc_length, **options.gateway.options()
+            options.gateway.endpoint, rpc_length=options.course.rpc_length, **options.gateway.options()
         ) as session:
             self._campaign = campaign = self._plan(session)
             note(
@@ -232,21 +228,21 @@ class CampaignRun:
                 call_from=options.caller,
                 calls_per_second=options.calls_per_second,
                 max_concurrent=options.max_concurrent,
-                answer_within=options.answer_within or math.inf,
+                answer_within=options.course.timeout or math.inf,
                 retry=options.retry,
                 codec=Codec.PCMU,
-                max_duration_ms=round(options.max_duration * 1000),
+                max_duration_ms=round(options.course.max_duration * 1000),
             )
         except ValueError as error:
             raise UsageError(str(error)) from None
 
     async def _talk(self, call: ActiveCall, row: CampaignRow) -> None:
         options = self._options
-        with trio.move_on_after(options.max_duration or math.inf):
+        with trio.move_on_after(options.course.max_duration or math.inf):
             if options.audio:
                 await call.send_audio(from_pcm16(options.audio, Codec.PCMU))
                 await call.wait_played()
-            with trio.move_on_after(options.tail if options.audio else math.inf):
+            with trio.move_on_after(options.course.tail if options.audio else math.inf):
                 await call.wait_ended()
 
     async def _follow(self, progress: Subscription[Progress]) -> None:

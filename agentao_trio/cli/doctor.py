@@ -16,15 +16,14 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
-from pathlib import Path
-from typing import Literal
 
 import attrs
 import trio
 from cryptography import x509
 
 from agentao_trio import messages
-from agentao_trio.cli.identity import PresenterName
+from agentao_trio.cli.access import NO_CREDENTIALS, Trust
+from agentao_trio.cli.course import RpcLength
 from agentao_trio.cli.screen import Screen
 from agentao_trio.credentials import ServiceAccount, TokenSource
 from agentao_trio.errors import (
@@ -42,8 +41,6 @@ from agentao_trio.transport import ClientTLS, Connection, TransportSettings, ope
 from agentao_trio.wire import encode_request
 
 __all__ = ["STEPS", "DoctorOptions", "Examination", "Finding", "Verdict", "examine"]
-
-RpcLength = Literal["exclusive", "inclusive"]
 
 #: Seconds for name lookup and handshake together, for the reply to one command, and for that to a subscription.
 CONNECT_SECONDS, REPLY_SECONDS, SUBSCRIBE_SECONDS = 5.0, 2.0, 1.0
@@ -103,10 +100,7 @@ class DoctorOptions:
     """What was asked for, as for the commands that place calls."""
 
     endpoint: str
-    ca: Path | None = None
-    server_name: str | None = None
-    credentials: Path | None = None
-    presenter: PresenterName = "none"
+    trust: Trust = NO_CREDENTIALS
     rpc_length: RpcLength = "exclusive"
 
 
@@ -134,7 +128,7 @@ class Examination:
         self._options = options
         self._tell = tell
         self._host, self._port = parse_endpoint(options.endpoint)
-        self._tls = ClientTLS(ca=options.ca, server_name=options.server_name)
+        self._tls = ClientTLS(ca=options.trust.ca, server_name=options.trust.server_name)
         self._tokens: TokenSource | None = None
 
     async def run(self) -> None:
@@ -159,11 +153,11 @@ class Examination:
     # -- before there is a connection -----------------------------------------------------------------------------
 
     def _look_at_credentials(self) -> None:
-        if self._options.credentials is None:
+        if self._options.trust.credentials is None:
             self._find("credentials", Verdict.OK, "none given; so no token is shown")
             return
         try:
-            account = ServiceAccount.load(self._options.credentials)
+            account = ServiceAccount.load(self._options.trust.credentials)
             tokens = TokenSource(account)
             tokens.token(time.time())
         except AuthenticationError as error:
@@ -220,7 +214,7 @@ class Examination:
             self._find("certificate dates", Verdict.FAILED, dates, right)
             return
         self._find("certificate dates", Verdict.OK, dates)
-        name = self._options.server_name or self._host
+        name = self._options.trust.server_name or self._host
         is_trusted = error.reason != "chain"
         if error.reason == "host_name":
             carried = ", ".join(names) or "no name at all"
@@ -241,7 +235,8 @@ class Examination:
         if is_trusted:
             self._find("certificate chain", Verdict.OK, f"issued by {issuer}, which is trusted here")
         else:
-            trusted = f"the authorities in {self._options.ca}" if self._options.ca else "this machine's authorities"
+            ca = self._options.trust.ca
+            trusted = f"the authorities in {ca}" if ca else "this machine's authorities"
             self._find(
                 "certificate chain",
                 Verdict.FAILED,
@@ -283,7 +278,7 @@ class Examination:
 
     async def _present(self, connection: Connection) -> str:
         """Show the token where it is to be shown on the first stream. Returns why it was refused."""
-        if self._tokens is not None and self._options.presenter == "first_stream":
+        if self._tokens is not None and self._options.trust.presenter == "first_stream":
             try:
                 await first_stream(connection, self._tokens.token(time.time()))
             except (AuthenticationError, ConnectionLost) as error:
@@ -303,11 +298,11 @@ class Examination:
             self._find("length convention", Verdict.FAILED, seen, right)
 
     def _tell_token(self, refusal: str, outcome: Outcome) -> None:
-        presenter = self._options.presenter
+        presenter = self._options.trust.presenter
         if refusal:
             right = "the gateway has to know this account's public key, and the two clocks have to agree"
             self._find("token", Verdict.FAILED, refusal, right)
-        elif self._options.credentials is not None and self._tokens is None:
+        elif self._options.trust.credentials is not None and self._tokens is None:
             self._find("token", Verdict.UNKNOWN, "there is none to show: see the credentials")
         elif presenter == "tenant_field":
             seen = "goes into the requests that name a tenant; only placing a call can tell whether it is good"

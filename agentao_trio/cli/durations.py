@@ -13,7 +13,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 def typed_seconds(text: str) -> float | None:
     """The seconds of a length of time; None for what is none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text)
     return float(found[1]) * _UNITS[found[2]] if found is not None else None
 
 
@@ -26,6 +26,6 @@ def seconds(option: str, text: str) -> float:
 
 def rate(option: str, text: str) -> float:
     """The value of an option, in times per second. Raises UsageError for what is no rate."""
-    if (found := re.fullmatch(r"(\d+(?:\.\d+)?)/([smhd])", text)) is None:
+    if (found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)/([smhd])", text)) is None:
         raise UsageError(f"{option}: {text!r} is no rate; expected one like 2/s or 30/m")
     return float(found[1]) / _UNITS[found[2]]

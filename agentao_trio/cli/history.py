@@ -46,7 +46,9 @@ history_app: App = App(
 - `agentao-trio history list calls.db --since 2h --cause 17`
 - `agentao-trio history show calls.db 3f2a`
 - `agentao-trio history report calls.db --out report.html`
-- `agentao-trio history tail calls.db`""",
+- `agentao-trio history tail calls.db`
+
+**Exit status:** 0 success; 1 for a failure, and where replay or judge find something wrong; 2 for wrong usage""",
 )
 
 #: Seconds between two looks for new records.

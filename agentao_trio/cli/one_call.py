@@ -11,6 +11,7 @@ import trio
 
 from agentao_trio.audio import Codec, from_pcm16
 from agentao_trio.call import ActiveCall, CallEnding
+from agentao_trio.cli.course import Course
 from agentao_trio.cli.screen import LIVE, CallRow, Screen, call_table, state_of
 from agentao_trio.cli.wav import WavRecorder
 from agentao_trio.config import ClientConfig
@@ -49,18 +50,15 @@ def exit_status(cause: int, *, answered: bool) -> int:
 
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """What was asked for. Times are in seconds, ``audio`` is 16-bit samples at 8 kHz, empty for a call that listens."""
+    """What was asked for. ``audio`` is 16-bit samples at 8 kHz, empty for a call that listens."""
 
     to: str
     gateway: ClientConfig
     trunk: str
     caller: str
-    rpc_length: str
     audio: bytes
     record: Path | None
-    tail: float
-    answer_within: float
-    max_duration: float
+    course: Course
 
 
 class OneCall:
@@ -82,7 +80,7 @@ class OneCall:
                 self._recorder = files.enter_context(WavRecorder(options.record))
             note(f"connecting to {options.gateway.endpoint}")
             async with open_session(
-                options.gateway.endpoint, rpc_length=options.rpc_length, **options.gateway.options()
+                options.gateway.endpoint, rpc_length=options.course.rpc_length, **options.gateway.options()
             ) as session:
                 note(f"connected; calling {options.to} on trunk {options.trunk}")
                 try:
@@ -102,7 +100,7 @@ class OneCall:
             trunk_id=options.trunk,
             call_from=options.caller,
             codec=Codec.PCMU,
-            max_duration_ms=round(options.max_duration * 1000),
+            max_duration_ms=round(options.course.max_duration * 1000),
         )
 
     async def _see_through(self, call: ActiveCall) -> None:
@@ -113,16 +111,16 @@ class OneCall:
             if self._recorder is not None:
                 nursery.start_soon(self._record, call, self._recorder)
             with contextlib.suppress(CallEnded):
-                with trio.move_on_after(options.answer_within or math.inf):
+                with trio.move_on_after(options.course.timeout or math.inf):
                     await call.wait_answered()
                     self._answered_at = trio.current_time()
                 if self._answered_at is None:
-                    self._screen.note(f"nobody answered within {options.answer_within:g} s; hanging up")
+                    self._screen.note(f"nobody answered within {options.course.timeout:g} s; hanging up")
                 else:
-                    with trio.move_on_after(options.max_duration or math.inf) as limit:
+                    with trio.move_on_after(options.course.max_duration or math.inf) as limit:
                         await self._talk(call)
                     if limit.cancelled_caught:
-                        self._screen.note(f"the call has lasted {options.max_duration:g} s; hanging up")
+                        self._screen.note(f"the call has lasted {options.course.max_duration:g} s; hanging up")
             # A gateway that has gone away confirms nothing; leaving the call says so.
             with trio.move_on_after(HANGUP_SECONDS):
                 await call.hangup()
@@ -136,8 +134,8 @@ class OneCall:
         self._screen.note(f"answered; playing {len(self._options.audio) / 2 / Codec.PCMU.clock_rate:.1f} s of audio")
         await call.send_audio(from_pcm16(self._options.audio, Codec.PCMU))
         await call.wait_played()
-        self._screen.note(f"played; listening for {self._options.tail:g} s more")
-        with trio.move_on_after(self._options.tail):
+        self._screen.note(f"played; listening for {self._options.course.tail:g} s more")
+        with trio.move_on_after(self._options.course.tail):
             await call.wait_ended()
 
     async def _follow(self, call: ActiveCall) -> None:

@@ -36,7 +36,7 @@ class Transcript:
                 self._say(record, f"   tool: {data.get('name')} {_tool(data)}", "magenta")
             case RecordKind.ERROR:
                 self._say(record, f"  error: {data.get('message')}", "red")
-            case RecordKind.SESSION if record.data.get("state") == "reconnecting":
+            case RecordKind.SESSION if data.get("state") == "reconnecting":
                 self._screen.note("the connection to the gateway is lost; reconnecting")
             case _:
                 pass

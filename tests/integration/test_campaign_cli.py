@@ -175,13 +175,14 @@ def test_no_gateway_is_a_failure_in_one_line(campaign: Run) -> None:
         ("17", "90", RetryPolicy(causes=[17], pause=90)),
         (" 17, 19 ", "1.5m, 19=2h", RetryPolicy(causes=[17, 19], pause=90, pauses={19: 7200})),
         ("", "5m", RetryPolicy(causes=[], pause=300)),
+        ("17", "1d", RetryPolicy(causes=[17], pause=86_400)),
     ],
 )
 def test_pauses_are_written_with_units_and_for_causes(causes: str, after: str, expected: RetryPolicy) -> None:
     assert retry_policy(causes, 3, after) == expected
 
 
-@pytest.mark.parametrize("after", ["", "-5s", "5d", "17=", "17=5m=2", "1e3", "٣s"])
+@pytest.mark.parametrize("after", ["", "-5s", "5w", "17=", "17=5m=2", "1e3", "٣s"])
 def test_pauses_that_are_none(after: str) -> None:
     with pytest.raises(UsageError):
         retry_policy("17", 3, after)

@@ -11,6 +11,8 @@ import trio
 
 from agentao_trio import messages
 from agentao_trio.cli import app
+from agentao_trio.cli.access import Trust
+from agentao_trio.cli.course import RpcLength
 from agentao_trio.cli.doctor import STEPS, DoctorOptions, Examination, Finding
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.gateway import GatewaySettings, open_gateway
@@ -47,9 +49,10 @@ class Told:
         return {step for step in self.findings if self[step] == "failed"}
 
 
-async def examined(endpoint: str, **options: object) -> Told:
+async def examined(endpoint: str, *, rpc_length: RpcLength = "exclusive", **trust: object) -> Told:
     told: list[Finding] = []
-    examination = Examination(DoctorOptions(endpoint=endpoint, **options), told.append)  # type: ignore[arg-type]
+    options = DoctorOptions(endpoint=endpoint, trust=Trust(**trust), rpc_length=rpc_length)  # type: ignore[arg-type]
+    examination = Examination(options, told.append)
     with trio.fail_after(120):
         await examination.run()
     assert {finding.step for finding in told} == set(STEPS)
