@@ -124,6 +124,21 @@ async def test_closing_the_session_hangs_up_what_was_left_and_refuses_the_rest(a
         await session.barge("x")
 
 
+async def test_a_command_on_its_way_when_the_session_closes_hears_of_that(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        raise ScriptedGateway.Silence
+
+    async with trio.open_nursery() as nursery:
+
+        async def barge() -> None:
+            with pytest.raises(SessionClosed):
+                await session.barge("c")
+
+        async with session_on(ScriptedGateway(answer)) as session:
+            nursery.start_soon(barge)
+            await trio.sleep(1)
+
+
 async def test_a_session_that_was_closed_in_an_outage_refuses_at_once(autojump_clock: MockClock) -> None:
     network = MemoryNetwork()
     async with session_on(accepting(), network) as session:
