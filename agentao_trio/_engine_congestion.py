@@ -40,6 +40,7 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.tls import Epoch
 
 __all__ = ["COUNTING", "MediaPacer", "MediaRate", "MediaWindow"]
 
@@ -146,6 +147,11 @@ class MediaWindow(_Counting):
         return max(LEAST, int(self.media.per_second * (self._shortest + SLACK) * HEADROOM))
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        if packet.epoch is not Epoch.ONE_RTT:
+            # The handshake says little of the path, and is a few bytes longer or shorter every time (the length of a
+            # signature): what is made of it would make two runs differ that are the same in everything else.
+            self.bytes_in_flight -= packet.sent_bytes
+            return
         super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
         self.media.acknowledged(packet.sent_bytes)
 
