@@ -462,6 +462,16 @@ async def test_a_call_nothing_more_is_heard_of_is_lost_once_and_by_name(autojump
         assert session.statistics().calls_lost == 1
 
 
+async def test_a_command_that_is_not_answered_has_an_unknown_outcome(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        raise ScriptedGateway.Silence
+
+    async with session_on(ScriptedGateway(answer), rpc_timeout=5) as session:
+        with pytest.raises(CommandTimeout, match="Barge was not answered within 5 s; the outcome is unknown") as caught:
+            await session.barge("c")
+        assert not caught.value.retryable
+
+
 async def test_commands_in_an_outage_wait_and_then_say_that_they_were_not_sent(autojump_clock: MockClock) -> None:
     network, gateway = MemoryNetwork(), accepting()
     async with session_on(gateway, network, rpc_timeout=5) as session:

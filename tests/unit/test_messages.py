@@ -141,6 +141,8 @@ def test_tokens_and_audio_do_not_show() -> None:
     assert "secret" not in repr(SuperviseSubscribeRequest(auth_token="secret"))
     assert "secret" not in repr(AllocateWtResponse(media_token="secret"))
     assert "secret" not in repr(AudioFrame(payload=b"secret"))
+    assert "tenant_id='…'" in repr(CallEvent(tenant_id="eyJ-some-token"))
+    assert "tenant_id='acme'" in repr(CallEvent(tenant_id="acme"))
 
 
 def test_lists_become_tuples() -> None:
