@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -59,19 +58,20 @@ def on(event_type: int, **fields: Any) -> Callable[[CallEvent], CallEvent]:
     return lambda event: changed(event, fields, event) if event.event_type == event_type else event
 
 
-#: HANGUP_COMPLETE with other fields.
-at_hangup = partial(on, HANGUP)
+def at_hangup(**fields: Any) -> Callable[[CallEvent], CallEvent]:
+    """HANGUP_COMPLETE with other fields."""
+    return on(HANGUP, **fields)
 
 
 def times(change: Callable[[int], int]) -> Callable[[CallEvent], CallEvent]:
     """Every timestamp otherwise."""
     names = ("timestamp_ms", "start_timestamp_ms", "answer_timestamp_ms", "end_timestamp_ms")
 
-    def changed(event: CallEvent) -> CallEvent:
+    def otherwise(event: CallEvent) -> CallEvent:
         fields: dict[str, Any] = {name: change(value) for name in names if (value := getattr(event, name))}
         return attrs.evolve(event, **fields)
 
-    return changed
+    return otherwise
 
 
 # -- order ----------------------------------------------------------------------------------------------------------
