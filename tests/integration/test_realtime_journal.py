@@ -26,6 +26,9 @@ async def test_what_a_session_went_through_can_be_replayed(autojump_clock: MockC
             ("assistant", "And a good day."),
         )
         assert {replay(entries)[1] for _ in range(5)} == {digest}
+        shown: list[tuple[float, str]] = []
+        replay(entries, each=lambda at, received: shown.append((at, received.wire_type)))
+        assert shown == [(entry.at, entry.type) for entry in entries if entry.direction == "received"]
         figures = session.journal.statistics()
         assert figures.created_to_audio.count == figures.created_to_done.count == 2
         assert figures.received == session.statistics().events_received

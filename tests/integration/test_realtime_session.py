@@ -159,6 +159,14 @@ async def test_a_refused_configuration_is_an_error(autojump_clock: MockClock) ->
     assert failure.value.code == "invalid_value"
 
 
+async def test_of_the_callers_audio_only_so_much_waits(autojump_clock: MockClock) -> None:
+    connect = simulated(Script())
+    async with open_realtime("ws://scripted", config=PHONE, connect=connect, uplink_ms=100) as session:
+        session.append_audio(bytes(8000))  # a second of it, and nobody has had a chance to send any
+        statistics = session.statistics()
+        assert (statistics.audio_waiting_ms, statistics.audio_dropped_ms) == (80, 920), "whole events of 40 ms"
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
