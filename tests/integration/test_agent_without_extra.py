@@ -1,4 +1,4 @@
-"""``agentao-trio agent`` where the extra ``realtime`` is not installed, or half of it: one line that says what to do."""
+"""``agentao-trio agent`` where the extra ``realtime`` is missing, or half of it: one line that says what to do."""
 
 from __future__ import annotations
 
