@@ -339,7 +339,9 @@ WORKER = """
     from agentao_trio.fleet import open_fleet
 
     async def answer(call):
-        await trio.sleep(0.3)  # claimed, and not answered yet: what a dead worker leaves behind
+        if sys.argv[4] == "two":
+            await trio.sleep_forever()  # claimed, and not answered: what a dead worker leaves behind
+        await trio.sleep(0.3)
         await call.answer()
         print(call.call_sid, flush=True)
         await call.wait_ended()
@@ -382,7 +384,7 @@ async def test_every_call_of_a_storm_is_answered_once_though_a_worker_is_killed(
             placed: list[str] = []
             for _ in range(30):
                 placed.append(gateway.place_inbound_call(trunk_id="main", far_end="hangup") or "")
-                if len(placed) == 9:  # each has some that it has not answered yet
+                if len(placed) == 9:
                     workers["two"].kill()
                 await trio.sleep(0.05)
             dead = workers["two"]
