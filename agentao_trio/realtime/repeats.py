@@ -20,7 +20,7 @@ class Repeats:
 
     def __init__(self) -> None:
         #: Events that were found to be repeated.
-        self.count = 0
+        self.count: int = 0
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def __repr__(self) -> str:
