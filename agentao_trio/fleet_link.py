@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import trio
 
 try:
+    import anyio  # beneath coredis, which lets some of its errors through
     import coredis
     from coredis.exceptions import RedisError, ResponseError, StreamDuplicateConsumerGroupError
     from coredis.retry import NoRetryPolicy
@@ -123,9 +124,9 @@ class RedisLink:
                 return await command(redis)
             except ResponseError as error:
                 raise FleetError(f"Redis refused a command: {error}") from error
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
                 self._doubtful.set()
-                raise FleetError(f"Redis is out of reach: {error}") from error
+                raise FleetError(f"Redis is out of reach: {_in_words(error)}") from error
             except RuntimeError as error:
                 if self._redis is redis:
                     raise

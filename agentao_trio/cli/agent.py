@@ -406,7 +406,7 @@ async def _asks_and_interrupts(caller: ScriptedCaller) -> None:
     await caller.hears(Silence(0.6), within=20)
     await caller.says(_voice("where"))
     await caller.hears(Speech())
-    await trio.sleep(3.2)  # into the middle of the answer
+    await trio.sleep(2.5)  # into the middle of the answer
     await caller.says(_voice("great"))
     await caller.is_hung_up(within=30)
 

@@ -34,6 +34,7 @@ import attrs
 import trio
 
 try:
+    import anyio  # beneath coredis, which lets some of its errors through
     import coredis
     import msgspec
     from coredis.exceptions import RedisError
@@ -58,6 +59,8 @@ SIGN_SECONDS = 15.0
 #: Seconds for one exchange with Redis, and the longest pause before the next attempt to reach it.
 EXCHANGE_SECONDS = 10.0
 LONGEST_PAUSE = 5.0
+#: What tells that Redis is not there.
+_LOST = (RedisError, OSError, TimeoutError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 #: Records in one transaction.
 RECORDS_TOGETHER = 64
 
@@ -136,7 +139,7 @@ class FanOut:
             try:
                 async with coredis.Redis.from_url(self._url, connect_timeout=EXCHANGE_SECONDS) as redis:
                     await self._publish(redis, started)
-            except* (RedisError, OSError, TimeoutError) as lost:
+            except* _LOST as lost:
                 if self._connected:
                     log.warning("live calls: Redis is out of reach: %s", lost.exceptions[0])
             self._connected = False
@@ -151,7 +154,7 @@ class FanOut:
             async with coredis.Redis.from_url(self._url, connect_timeout=1) as redis:
                 await redis.delete([self._calls, self._transcripts])
                 await redis.srem(f"{self._state}:workers", [self.worker])
-        except* (RedisError, OSError, TimeoutError) as failures:
+        except* _LOST as failures:
             log.debug("live calls stay in Redis for a while: %s", failures.exceptions[0])
 
     async def _keep_up(self) -> None:

@@ -222,7 +222,7 @@ LAYERS = {
     "history": waits(*CORE, "store", theirs="attrs"),
     "replay": waits(*CORE, "hub", "chronicle"),
     "history_report": pure("analytics", "causes", "plots", "summaries", theirs="attrs"),
-    "fleet_link": waits("errors", "services", theirs="trio coredis"),
+    "fleet_link": waits("errors", "services", theirs="trio anyio coredis"),
     "fleet_records": waits("records", "fleet_link", theirs="trio coredis"),
     "fleet_numbers": waits("campaign_numbers", "fleet_link", theirs="trio attrs coredis"),
     "fleet": waits(*CORE, "hub", "services", "fleet_link", "fleet_numbers", "fleet_records"),
@@ -237,7 +237,7 @@ LAYERS = {
     ),
     "live": waits("live.client", "live.server", theirs="h11 msgspec wsproto"),
     "live.redis": waits(
-        *("hub", "records", "services", "live.feed", "live.server"), theirs="trio attrs coredis msgspec"
+        *("hub", "records", "services", "live.feed", "live.server"), theirs="trio anyio attrs coredis msgspec"
     ),
     "realtime.connection": waits("errors", "legible", theirs="trio websockets"),
     "realtime.router": waits(
@@ -374,7 +374,7 @@ def test_a_module_imports_only_what_its_row_allows(module: str) -> None:
         ("pytest", {"testing.plugin"}),
         ("pytest_trio", {"testing.plugin"}),
         ("asyncio", set()),
-        ("anyio", set()),
+        ("anyio", {"fleet_link", "live.redis"}),
     ],
 )
 def test_some_packages_are_confined(package: str, rooms: set[str]) -> None:
