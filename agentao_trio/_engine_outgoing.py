@@ -117,7 +117,7 @@ class Outgoing(QuicStreamSender):
         self._out_of_order = False  # something was acknowledged before what lies before it
 
     def write(self, data: bytes, end_stream: bool = False) -> None:
-        if self._buffer_fin is not None or self._reset_error_code is not None:
+        if not self._is_open:
             raise RuntimeError("nothing can be written after FIN or reset")
         self.buffer_is_empty = False
         self._buffer += data

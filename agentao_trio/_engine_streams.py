@@ -312,7 +312,7 @@ class Engine(Incoming):
         limit.sent = limit.value
 
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
-        if stream.max_stream_data_local == stream.max_stream_data_local_sent or stream.receiver.is_finished:
+        if stream.receiver.is_finished:
             return
         frame = builder.start_frame(
             QuicFrameType.MAX_STREAM_DATA,

@@ -83,14 +83,19 @@ def _in_milliseconds(trace: Trace, say: Judgement) -> None:
             )
 
 
-@programme("EVT-09", roles="answer", faults="timestamps_in_seconds timestamps_in_microseconds clock_stands_still")
-async def _call_of_two_seconds(kit: Kit) -> None:
+async def _call_of(kit: Kit, seconds: float) -> None:
+    """A call that is answered, and hung up by us after so long."""
     async with kit.link() as link:
         call_sid = await link.answered()
         began = trio.current_time()
-        await trio.sleep(2.0)
+        await trio.sleep(seconds)
         await link.terminate(call_sid)
         kit.mark("waited", call_sid=call_sid, seconds=trio.current_time() - began)
+
+
+@programme("EVT-09", roles="answer", faults="timestamps_in_seconds timestamps_in_microseconds clock_stands_still")
+async def _call_of_two_seconds(kit: Kit) -> None:
+    await _call_of(kit, 2.0)
 
 
 @requirement("EVT-10", Level.MUST, "A busy call beside answered ones has no ANSWER", source=ORDERING)
@@ -142,12 +147,7 @@ def _duration_agrees(trace: Trace, say: Judgement) -> None:
 
 @programme("EVT-11", roles="answer", faults="duration_in_ms duration_zero")
 async def _call_of_three_seconds(kit: Kit) -> None:
-    async with kit.link() as link:
-        call_sid = await link.answered()
-        began = trio.current_time()
-        await trio.sleep(3.0)
-        await link.terminate(call_sid)
-        kit.mark("waited", call_sid=call_sid, seconds=trio.current_time() - began)
+    await _call_of(kit, 3.0)
 
 
 @requirement(
