@@ -29,10 +29,11 @@ class ClientConfig:
     tls: ClientTLS = attrs.field(factory=ClientTLS)
     credentials: Credentials | None = attrs.field(default=None, repr=False)
     presenter: Literal["none", "first_stream", "tenant_field"] | Presenter = "none"
+    rpc_length: Literal["exclusive", "inclusive"] = "exclusive"
 
     def options(self) -> dict[str, Any]:
         """Everything but the endpoint, as arguments for :func:`open_session`."""
-        return {"tls": self.tls, "credentials": self.credentials, "presenter": self.presenter}
+        return {name: getattr(self, name) for name in ("tls", "credentials", "presenter", "rpc_length")}
 
 
 def sandbox(*, endpoint: str = SANDBOX_ENDPOINT, ca: str | os.PathLike[str] | bytes = "ca.pem") -> ClientConfig:
@@ -46,12 +47,20 @@ def production(
     credentials: Credentials,
     presenter: Literal["none", "first_stream", "tenant_field"] | Presenter = "none",
     ca: str | os.PathLike[str] | bytes | None = None,
+    rpc_length: Literal["exclusive", "inclusive"] = "exclusive",
 ) -> ClientConfig:
     """A gateway that wants to know who calls, and whose certificate is always verified.
 
-    ``ca`` is the authority of its certificate where that is not publicly trusted. Whether ``credentials`` are any good
-    is found out on connecting. Raises ValueError where there are none, such as an empty path.
+    ``ca`` is the authority of its certificate where that is not publicly trusted; ``rpc_length`` and the others are as
+    for :func:`open_session`. Whether ``credentials`` are any good is found out on connecting. Raises ValueError where
+    there are none, such as an empty path.
     """
     if not credentials:
         raise ValueError("production needs credentials: a service account's file, a ServiceAccount or a TokenSource")
-    return ClientConfig(endpoint=endpoint, tls=ClientTLS(ca=ca), credentials=credentials, presenter=presenter)
+    return ClientConfig(
+        endpoint=endpoint,
+        tls=ClientTLS(ca=ca),
+        credentials=credentials,
+        presenter=presenter,
+        rpc_length=rpc_length,
+    )

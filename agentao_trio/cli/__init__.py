@@ -17,12 +17,12 @@ from cyclopts.types import ExistingFile
 from rich.text import Text
 
 from agentao_trio import __version__
-from agentao_trio.cli.access import NO_CREDENTIALS, NOTHING_GIVEN, GatewayAccess, Trust, checked_endpoint
+from agentao_trio.cli.access import NO_CREDENTIALS, NOTHING_GIVEN, GatewayAccess, RpcLength, Trust, checked_endpoint
 from agentao_trio.cli.agent import agent_app
 from agentao_trio.cli.callers import CALLERS, check_caller, parse_pace
 from agentao_trio.cli.campaign import CampaignOptions, CampaignRun, check_report, load_numbers, retry_policy
 from agentao_trio.cli.conformance import conformance_app
-from agentao_trio.cli.course import AS_USUAL, Course, RpcLength
+from agentao_trio.cli.course import AS_USUAL, Course
 from agentao_trio.cli.demo import Demo
 from agentao_trio.cli.doctor import DoctorOptions, examine
 from agentao_trio.cli.gateway import GatewayOptions, far_ends, fault_table, serve

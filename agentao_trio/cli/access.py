@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Parameter
@@ -14,7 +14,9 @@ from agentao_trio.cli.running import UsageError
 from agentao_trio.config import ClientConfig
 from agentao_trio.transport import ClientTLS, parse_endpoint
 
-__all__ = ["NOTHING_GIVEN", "NO_CREDENTIALS", "GatewayAccess", "Trust", "checked_endpoint"]
+__all__ = ["NOTHING_GIVEN", "NO_CREDENTIALS", "GatewayAccess", "RpcLength", "Trust", "checked_endpoint"]
+
+RpcLength = Literal["exclusive", "inclusive"]
 
 
 @Parameter(name="*")
@@ -39,12 +41,14 @@ NO_CREDENTIALS: Trust = Trust()
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class GatewayAccess:
-    """Whom to trust and who calls, or not to mind."""
+    """Whom to trust and who calls, or not to mind; and how requests are written."""
 
     trust: Trust = NO_CREDENTIALS
     """Whom to trust, and who calls."""
     insecure_no_verify: Annotated[bool, Parameter(negative="")] = False
     """Accept any certificate. Whoever is on the path can listen and interfere."""
+    rpc_length: RpcLength = "exclusive"
+    """What the length of a request counts: exclusive is as documented, inclusive as older clients do it."""
 
     def config(self, endpoint: str, option: str = "--gateway") -> ClientConfig:
         """What a session needs to know of the gateway at ``endpoint``, which was given as ``option``. Raises
@@ -55,6 +59,7 @@ class GatewayAccess:
             tls=ClientTLS(ca=trust.ca, server_name=trust.server_name, verify=not self.insecure_no_verify),
             credentials=service_account(trust.credentials, trust.presenter),
             presenter=trust.presenter,
+            rpc_length=self.rpc_length,
         )
 
 

@@ -201,9 +201,7 @@ class CampaignRun:
         """Connect and call everybody. Cancelled, it hangs up and closes."""
         options, note = self._options, self._screen.note
         note(f"connecting to {options.gateway.endpoint}")
-        async with open_session(
-            options.gateway.endpoint, rpc_length=options.course.rpc_length, **options.gateway.options()
-        ) as session:
+        async with open_session(options.gateway.endpoint, **options.gateway.options()) as session:
             self._campaign = campaign = self._plan(session)
             note(
                 f"connected; calling {len(options.rows)} numbers, {options.calls_per_second:g} a second, "

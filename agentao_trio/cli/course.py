@@ -1,8 +1,8 @@
-"""How the calls that a command places go: what is said in them, how long they may take, and how they are asked for."""
+"""How the calls that a command places go: what is said in them, and how long they may take."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import attrs
 from cyclopts import Parameter, validators
@@ -10,9 +10,8 @@ from cyclopts.types import ExistingFile
 
 from agentao_trio.cli.wav import read_wav
 
-__all__ = ["AS_USUAL", "Course", "RpcLength"]
+__all__ = ["AS_USUAL", "Course"]
 
-RpcLength = Literal["exclusive", "inclusive"]
 Seconds = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=86_400))]
 
 
@@ -23,8 +22,6 @@ class Course:
 
     play: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
     """WAV file to say: 8 kHz, 16 bit, mono."""
-    rpc_length: RpcLength = "exclusive"
-    """What the length of a request counts: exclusive is as documented, inclusive as older clients do it."""
     timeout: Seconds = 60
     """Seconds to let it ring; 0 is as long as it takes."""
     max_duration: Seconds = 60

@@ -22,8 +22,7 @@ import trio
 from cryptography import x509
 
 from agentao_trio import messages
-from agentao_trio.cli.access import NO_CREDENTIALS, Trust
-from agentao_trio.cli.course import RpcLength
+from agentao_trio.cli.access import NO_CREDENTIALS, RpcLength, Trust
 from agentao_trio.cli.screen import Screen
 from agentao_trio.credentials import ServiceAccount, TokenSource
 from agentao_trio.errors import (

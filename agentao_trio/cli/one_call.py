@@ -79,9 +79,7 @@ class OneCall:
             if options.record is not None:
                 self._recorder = files.enter_context(WavRecorder(options.record))
             note(f"connecting to {options.gateway.endpoint}")
-            async with open_session(
-                options.gateway.endpoint, rpc_length=options.course.rpc_length, **options.gateway.options()
-            ) as session:
+            async with open_session(options.gateway.endpoint, **options.gateway.options()) as session:
                 note(f"connected; calling {options.to} on trunk {options.trunk}")
                 try:
                     async with await self._originate(session) as self._call:

@@ -11,8 +11,7 @@ import trio
 
 from agentao_trio import messages
 from agentao_trio.cli import app
-from agentao_trio.cli.access import Trust
-from agentao_trio.cli.course import RpcLength
+from agentao_trio.cli.access import RpcLength, Trust
 from agentao_trio.cli.doctor import STEPS, DoctorOptions, Examination, Finding
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.gateway import GatewaySettings, open_gateway

@@ -6,15 +6,23 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, AgenTaoClient, ClientTLS, config, serve
-from agentao_trio.testing import SimulatedGateway
+from agentao_trio.testing import MemoryNetwork, SimulatedGateway
+from tests.support.accounts import account
+from tests.support.scripted_gateway import accepting, serving
 
 
 def test_the_sandbox_is_what_the_gateway_of_the_command_line_prints() -> None:
     sandbox = config.sandbox()
     assert sandbox.endpoint == "quic://127.0.0.1:9090"
-    assert sandbox.options() == {"tls": ClientTLS(ca="ca.pem"), "credentials": None, "presenter": "none"}
+    assert sandbox.options() == {
+        "tls": ClientTLS(ca="ca.pem"),
+        "credentials": None,
+        "presenter": "none",
+        "rpc_length": "exclusive",
+    }
     assert config.sandbox(endpoint="quic://[::1]:9191", ca=Path("my.pem")) == config.ClientConfig(
         endpoint="quic://[::1]:9191", tls=ClientTLS(ca=Path("my.pem"))
     )
@@ -47,6 +55,16 @@ async def test_a_client_and_a_server_take_one_in_place_of_an_endpoint(gateway: S
         await nursery.start(lambda **kw: serve(refuse, sandbox, trunks=["main"], socket=socket, **kw))
         await gateway.call_in().is_hung_up()
         nursery.cancel_scope.cancel()
+
+
+async def test_the_length_convention_goes_with_it(autojump_clock: MockClock) -> None:
+    scripted = accepting()
+    async with serving(scripted, MemoryNetwork()) as where:
+        production = config.production(where["endpoint"], credentials=account(), rpc_length="inclusive")
+        async with AgenTaoClient(production, tls=where["tls"], socket=where["socket"]):
+            await scripted.connected.wait()
+            await trio.sleep(1)
+    assert {convention for *_, convention in scripted.requests} == {"inclusive"}
 
 
 async def test_what_is_given_besides_goes_before_it(gateway: SimulatedGateway) -> None:
