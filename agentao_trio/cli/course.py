@@ -21,7 +21,7 @@ class Course:
     """What is said, and how long everything may take."""
 
     play: Annotated[ExistingFile | None, Parameter(show_default=False)] = None
-    """WAV file to say: 8 kHz, 16 bit, mono."""
+    """WAV file to say; 8 kHz, or with the extra audio any rate from 8 to 48 kHz."""
     timeout: Seconds = 60
     """Seconds to let it ring; 0 is as long as it takes."""
     max_duration: Seconds = 60

@@ -1,18 +1,18 @@
 """WAV files as the command line reads and writes them: what is played into a call, and what comes back.
 
-Played files have to be 8 kHz, 16 bit, mono, which is what G.711 carries; anything else is refused with the command that
-converts it. Recordings are 16 bit mono at the clock of the call's codec, so that every player plays them.
+What is played becomes 8 kHz, 16 bit, mono, which is what G.711 carries. Recordings are 16 bit mono at the clock of the
+call's codec, so that every player plays them.
 """
 
 from __future__ import annotations
 
-import shlex
 import wave
 from pathlib import Path
 from types import TracebackType
 
+from agentao_trio import wav
 from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, to_pcm16
-from agentao_trio.convert import LONGEST_GAP
+from agentao_trio.convert import HIGHEST_RATE, LONGEST_GAP, LOWEST_RATE, Resampler
 
 __all__ = ["SPEECH", "WavError", "WavRecorder", "read_wav"]
 
@@ -27,35 +27,25 @@ class WavError(Exception):
 
 
 def read_wav(path: Path) -> bytes:
-    """The samples of an 8 kHz, 16 bit, mono WAV file, little-endian. Raises :class:`WavError`."""
+    """A WAV file as 16-bit little-endian mono samples at 8 kHz.
+
+    Raises :class:`WavError`, also where another sample rate cannot be converted without the extra ``audio``.
+    """
     try:
-        with path.open("rb") as raw, wave.open(raw, "rb") as file:
-            rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
-            samples = file.readframes(file.getnframes())
+        sound = wav.read_wav(path.read_bytes())
+        if not sound.samples:
+            raise WavError(f"{path} contains no audio")
+        resampler = Resampler(sound.rate, RATE)
+        return resampler.feed(sound.samples) + resampler.flush()
     except OSError as error:
         raise WavError(f"cannot read {path}: {error.strerror or error}") from None
-    except (wave.Error, EOFError) as error:
-        reason = str(error) or "it is too short"
-        raise WavError(f"{path} is not a PCM WAV file ({reason}). {_conversion(path)}") from None
-    if (rate, width, channels) != (RATE, 2, 1):
+    except ModuleNotFoundError as error:
+        raise WavError(f"{path}: {error}") from None
+    except ValueError as error:
         raise WavError(
-            f"{path} has {rate} Hz, {8 * width} bit, {_channels(channels)}; a call takes {RATE} Hz, 16 bit, mono. "
-            f"{_conversion(path)}"
-        )
-    if not samples:
-        raise WavError(f"{path} contains no audio")
-    return samples
-
-
-def _channels(count: int) -> str:
-    return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
-
-
-def _conversion(path: Path) -> str:
-    converted = path.with_name(f"{path.stem}-8k.wav")
-    return (
-        f"Convert it: sox {shlex.quote(str(path))} -r {RATE} -c 1 -b 16 -e signed-integer {shlex.quote(str(converted))}"
-    )
+            f"{path}: {error}; expected a PCM WAV file of 8 to 32 bits, mono or stereo, {LOWEST_RATE} to "
+            f"{HIGHEST_RATE} Hz"
+        ) from None
 
 
 class WavRecorder:

@@ -150,7 +150,7 @@ def test_several_mistakes_are_all_told_and_nobody_is_called(campaign: Run) -> No
         ("to\n+1555\n", ["--report", "none/there.csv"], "--report: cannot write none/there.csv: No such file"),
         ("to\n+1555\n", ["--trunk", ""], "line 2: +1555 has no trunk"),
         ("to\n+1555\n", ["--max-concurrent", "0"], "Must be >= 1"),
-        ("to\n+1555\n", ["--play", "numbers.csv"], "numbers.csv is not a PCM WAV file"),
+        ("to\n+1555\n", ["--play", "numbers.csv"], "numbers.csv: not a PCM WAV file"),
     ],
 )
 def test_a_mistake_is_named_with_status_2(numbers: str | bytes, arguments: list[str], hint: str, campaign: Run) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from agentao_trio import __version__
+from agentao_trio import __version__, convert
 from agentao_trio.cli import app
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.one_call import exit_status
-from agentao_trio.cli.wav import SPEECH
+from agentao_trio.cli.wav import SPEECH, read_wav
 from tests.integration.conftest import GatewayProcess
 from tests.support.ports import silent_port
 from tests.support.programs import said
@@ -145,22 +145,34 @@ def test_a_mistake_is_named_in_one_line_with_status_2(arguments: list[str], hint
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "width", "told"),
-    [
-        (44_100, 2, 2, "44100 Hz, 16 bit, stereo"),
-        (16_000, 1, 2, "16000 Hz, 16 bit, mono"),
-        (8_000, 1, 1, "8000 Hz, 8 bit, mono"),
-        (8_000, 6, 2, "8000 Hz, 16 bit, 6 channels"),
-    ],
+    ("rate", "channels", "told"),
+    [(4_000, 1, "a sample rate of 4000 Hz cannot be converted"), (8_000, 6, "6 channels of 16 bits at 8000 Hz")],
 )
-def test_a_wav_file_of_another_kind_is_refused_with_the_command_that_converts_it(
-    rate: int, channels: int, width: int, told: str, run: Run, tmp_path: Path
+def test_a_wav_file_that_cannot_be_played_is_refused(
+    rate: int, channels: int, told: str, run: Run, tmp_path: Path
 ) -> None:
-    wav_file(tmp_path / "my hello.wav", rate=rate, channels=channels, width=width)
-    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "my hello.wav")
+    wav_file(tmp_path / "hello.wav", rate=rate, channels=channels)
+    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "hello.wav")
     assert status == 2
     assert told in err
-    assert "sox 'my hello.wav' -r 8000 -c 1 -b 16 -e signed-integer 'my hello-8k.wav'" in err
+    assert "mono or stereo, 8000 to 48000 Hz" in err
+
+
+def test_a_wav_file_at_another_rate_needs_an_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ModuleNotFoundError("No module named 'soxr'")
+
+    monkeypatch.setattr(convert, "load", missing)
+    wav_file(tmp_path / "hello.wav", rate=16_000)
+    status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "hello.wav")
+    assert status == 2
+    assert err.startswith("error: hello.wav: converting audio from 16000 to 8000 Hz needs the extra 'audio'")
+
+
+@pytest.mark.parametrize(("rate", "channels", "width"), [(44_100, 2, 2), (16_000, 1, 3), (8_000, 2, 1)])
+def test_a_wav_file_of_any_usual_kind_is_converted(rate: int, channels: int, width: int, tmp_path: Path) -> None:
+    samples = read_wav(wav_file(tmp_path / "hello.wav", seconds=0.5, rate=rate, channels=channels, width=width))
+    assert len(samples) == pytest.approx(2 * 4000, abs=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all, whatever its name says" * 3])
@@ -168,7 +180,7 @@ def test_a_file_that_is_no_wav_is_refused(content: bytes, run: Run, tmp_path: Pa
     (tmp_path / "hello.wav").write_bytes(content)
     status, _, err = run("call", "+1555", "--gateway", "quic://127.0.0.1:1", "--play", "hello.wav")
     assert status == 2
-    assert "hello.wav is not a PCM WAV file" in err
+    assert "hello.wav: not a PCM WAV file" in err
 
 
 def test_a_wav_file_without_audio_is_refused(run: Run, tmp_path: Path) -> None:
