@@ -29,7 +29,7 @@ from agentao_trio.errors import AgentaoError
 from agentao_trio.legible import legible
 from agentao_trio.realtime import protocol
 from agentao_trio.realtime.failures import Remedy, of_error
-from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
+from agentao_trio.realtime.playout import AudioPart, Cut, ModelAudio, Played, Stretch
 from agentao_trio.realtime.sequence import Violation
 from agentao_trio.realtime.session import RealtimeSession
 from agentao_trio.realtime.speech import Speaker
@@ -193,14 +193,14 @@ class Dialogue:
         else:
             milliseconds = len(data) * PACKET_MS / self._codec.packet_bytes
         self._unheard.pop(event.item_id, None)
-        part = PartKey(event.item_id, event.content_index)
+        part = AudioPart(event.item_id, event.content_index)
         if self.audio.receive(part, event.response_id, data, milliseconds):
             self.turns.received(event.response_id, part, trio.current_time())
             self.transcripts.speaking(event.item_id)
             self.speaker.wake()
 
     def _audio_done(self, event: protocol.ResponseOutputAudioDone) -> None:
-        part = PartKey(event.item_id, event.content_index)
+        part = AudioPart(event.item_id, event.content_index)
         if self._resampler is not None and not self.audio.was_cut(event.response_id):
             self.audio.receive(part, event.response_id, self._resampler.flush(), 0)
         self._played(self.audio.finish(part))
@@ -317,7 +317,7 @@ class Dialogue:
             del self._unheard[item_id]
             self._forget_item(item_id)
 
-    def _truncate_item(self, part: PartKey, audio_end_ms: int) -> None:
+    def _truncate_item(self, part: AudioPart, audio_end_ms: int) -> None:
         self._send(
             protocol.ConversationItemTruncate(
                 item_id=part.item_id, content_index=part.content_index, audio_end_ms=audio_end_ms

@@ -13,7 +13,7 @@ import attrs
 
 __all__ = [
     "ContentPart",
-    "Conversation",
+    "ConversationResource",
     "ErrorDetails",
     "Item",
     "LogProb",
@@ -171,7 +171,7 @@ class RateLimit:
 
 
 @attrs.frozen(kw_only=True)
-class Conversation:
+class ConversationResource:
     """The wire's conversation: an id."""
 
     id: str | None = None

@@ -30,7 +30,7 @@ import attrs
 
 from agentao_trio.audio import PACKET_MS, Codec
 
-__all__ = ["DOWNSTREAM_MS", "STALL_MS", "Cut", "ModelAudio", "PartKey", "Played", "PlayoutStatistics", "Stretch"]
+__all__ = ["DOWNSTREAM_MS", "STALL_MS", "AudioPart", "Cut", "ModelAudio", "Played", "PlayoutStatistics", "Stretch"]
 
 #: Milliseconds from a packet's slot to the far end's ear, by estimate.
 DOWNSTREAM_MS = 100
@@ -45,7 +45,7 @@ _ROUNDING = 1e-6
 
 
 @attrs.frozen(cache_hash=True)
-class PartKey:
+class AudioPart:
     """One audio part of a conversation: all that is ever told apart here."""
 
     item_id: str
@@ -57,11 +57,11 @@ class Stretch:
     """Packets for the call: ``data`` in its codec, and how many bytes of it are of which part; the rest is silence."""
 
     data: bytes
-    segments: tuple[tuple[PartKey, int], ...] = ()
+    segments: tuple[tuple[AudioPart, int], ...] = ()
 
     def head(self, size: int) -> Stretch:
         """The first ``size`` bytes."""
-        segments: list[tuple[PartKey, int]] = []
+        segments: list[tuple[AudioPart, int]] = []
         left = size
         for key, length in self.segments:
             if left > 0:
@@ -69,7 +69,7 @@ class Stretch:
             left -= length
         return Stretch(data=self.data[:size], segments=tuple(segments))
 
-    def behind(self, key: PartKey, start: int) -> int:
+    def behind(self, key: AudioPart, start: int) -> int:
         """Bytes of a part from ``start`` on."""
         found = end = 0
         for each, length in self.segments:
@@ -83,7 +83,7 @@ class Stretch:
 class Played:
     """All of a part that was kept has been sent; there was no room for the rest of one that has ``overflowed``."""
 
-    part: PartKey
+    part: AudioPart
     response_id: str
     kept_ms: int
     overflowed: bool
@@ -93,7 +93,7 @@ class Played:
 class Cut:
     """A part that was interrupted before all of it was sent. All are whole milliseconds, rounded down."""
 
-    part: PartKey
+    part: AudioPart
     response_id: str
     heard_ms: int
     sent_ms: int
@@ -120,7 +120,7 @@ class PlayoutStatistics:
 
 @attrs.define(eq=False, kw_only=True)
 class _Part:
-    key: PartKey
+    key: AudioPart
     response_id: str
     received_ms: float = 0.0
     kept: int = 0  # bytes in the call's codec, as the next ones
@@ -146,7 +146,7 @@ class ModelAudio:
         self._bound = round(bound_ms * self._bytes_per_ms)
         self._queue: deque[tuple[_Part, bytes | memoryview]] = deque()
         self._waiting = 0  # bytes in the queue
-        self._parts: dict[PartKey, _Part] = {}  # those with something still to come or to send
+        self._parts: dict[AudioPart, _Part] = {}  # those with something still to come or to send
         # Sent within the last DOWNSTREAM_MS, with the time of the last packet of each.
         self._recent: deque[tuple[float, Stretch]] = deque()
         self._gone: dict[str, bool] = {}  # responses of which nothing more is taken, and whether they were cut
@@ -162,7 +162,7 @@ class ModelAudio:
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
-    def receive(self, part: PartKey, response_id: str, data: bytes, received_ms: float) -> bool:
+    def receive(self, part: AudioPart, response_id: str, data: bytes, received_ms: float) -> bool:
         """Take ``data``, the audio of a part in the call's codec, which was ``received_ms`` long as the model sent it.
 
         The two differ where a resampler keeps some; there may be no data at all. Returns False for audio of a response
@@ -187,7 +187,7 @@ class ModelAudio:
             self._queue.append((known, kept))
         return True
 
-    def finish(self, part: PartKey) -> list[Played]:
+    def finish(self, part: AudioPart) -> list[Played]:
         """No more of ``part`` will come. Returns it, if all of it has been sent already."""
         known = self._parts.get(part)
         if known is None:
@@ -255,7 +255,7 @@ class ModelAudio:
 
     # -- barge-in ---------------------------------------------------------------------------------------------------
 
-    def heard_ms(self, part: PartKey, now: float) -> int:
+    def heard_ms(self, part: AudioPart, now: float) -> int:
         """How much of a part that is not over has been heard, by estimate; 0 for another one."""
         known = self._parts.get(part)
         return 0 if known is None else self._heard_ms(known, now)
@@ -315,7 +315,7 @@ class ModelAudio:
 
     def _take(self, size: int) -> Stretch:
         chunks: list[bytes | memoryview] = []
-        segments: list[tuple[PartKey, int]] = []
+        segments: list[tuple[AudioPart, int]] = []
         self._waiting -= size
         missing = size
         while missing:
@@ -330,7 +330,7 @@ class ModelAudio:
         chunks.append(self._codec.silence[: -size % self._codec.packet_bytes])
         return Stretch(data=b"".join(chunks), segments=tuple(segments))
 
-    def _over(self, keys: Iterable[PartKey]) -> list[Played]:
+    def _over(self, keys: Iterable[AudioPart]) -> list[Played]:
         over = []
         for key in keys:
             part = self._parts.get(key)

@@ -11,7 +11,7 @@ import attrs
 
 from agentao_trio.realtime.configuration import Session
 from agentao_trio.realtime.items import (
-    Conversation,
+    ConversationResource,
     ErrorDetails,
     Item,
     LogProb,
@@ -135,7 +135,7 @@ class ConversationCreated(ServerEvent):
     """The conversation of the session exists."""
 
     TYPE: ClassVar[str] = "conversation.created"
-    conversation: Conversation
+    conversation: ConversationResource
 
 
 @attrs.frozen(kw_only=True)

@@ -21,7 +21,7 @@ import trio
 from agentao_trio.handlers import contained
 from agentao_trio.realtime.tools import Line, Tool, output_text
 
-__all__ = ["FAREWELL_SECONDS", "GOODBYE_SECONDS", "MOST_AT_A_TIME", "Conversation", "ToolCalls", "ToolStatistics"]
+__all__ = ["FAREWELL_SECONDS", "GOODBYE_SECONDS", "MOST_AT_A_TIME", "ToolCalls", "ToolPort", "ToolStatistics"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.realtime")
 
@@ -35,7 +35,7 @@ MOST_AT_A_TIME = 16
 _SAY_GOODBYE = "It will be done as soon as you have said goodbye. Say it now, in one sentence."
 
 
-class Conversation(Protocol):
+class ToolPort(Protocol):
     """What tools need of the conversation they are called in."""
 
     def publish_tool(self, **data: Any) -> None: ...
@@ -103,7 +103,7 @@ class _Outcome:
 class ToolCalls:
     """Runs the model's calls of ``tools`` in ``nursery``, with ``line`` for those that act on the call."""
 
-    def __init__(self, tools: Iterable[Tool], *, line: Line, conversation: Conversation, nursery: trio.Nursery) -> None:
+    def __init__(self, tools: Iterable[Tool], *, line: Line, conversation: ToolPort, nursery: trio.Nursery) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._line = line
         self._conversation = conversation

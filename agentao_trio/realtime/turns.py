@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from agentao_trio.realtime.playout import PartKey
+from agentao_trio.realtime.playout import AudioPart
 
 __all__ = ["Turns"]
 
@@ -29,7 +29,7 @@ class _Turn:
     first_audio_seconds: float | None = None
     barge_in: bool = False
     barge_in_silence_ms: float | None = None
-    parts: set[PartKey] = attrs.Factory(set)
+    parts: set[AudioPart] = attrs.Factory(set)
 
 
 class Turns:
@@ -61,7 +61,7 @@ class Turns:
             if len(self._turns) > _MOST:
                 self._turns.popitem(last=False)
 
-    def received(self, response_id: str, part: PartKey, now: float) -> None:
+    def received(self, response_id: str, part: AudioPart, now: float) -> None:
         """Audio of a part came, and waits to be sent."""
         turn = self._turns.get(response_id)
         if turn is None:
@@ -72,7 +72,7 @@ class Turns:
         if turn.first_delta_seconds is None and turn.asked_at is not None:
             turn.first_delta_seconds = now - turn.asked_at
 
-    def sent(self, part: PartKey, at: float) -> None:
+    def sent(self, part: AudioPart, at: float) -> None:
         """A packet with audio of this part went out."""
         for turn in self._turns.values():
             if part in turn.parts:
@@ -81,11 +81,13 @@ class Turns:
                     turn.asked_at = self._asked_at = None
                 return
 
-    def played(self, response_id: str, part: PartKey, underruns: int) -> list[dict[str, Any]]:
+    def played(self, response_id: str, part: AudioPart, underruns: int) -> list[dict[str, Any]]:
         """All of a part was sent; ``underruns`` are those of the conversation so far."""
         return self._without(response_id, part, underruns)
 
-    def cut(self, response_id: str, part: PartKey | None, *, silence_ms: float, underruns: int) -> list[dict[str, Any]]:
+    def cut(
+        self, response_id: str, part: AudioPart | None, *, silence_ms: float, underruns: int
+    ) -> list[dict[str, Any]]:
         """A response, or a part of it, was interrupted; the last packet ended ``silence_ms`` after that was known."""
         turn = self._turns.get(response_id)
         if turn is None:
@@ -102,7 +104,7 @@ class Turns:
         turn.status = status
         return self._without(response_id, None, underruns)
 
-    def _without(self, response_id: str, part: PartKey | None, underruns: int) -> list[dict[str, Any]]:
+    def _without(self, response_id: str, part: AudioPart | None, underruns: int) -> list[dict[str, Any]]:
         turn = self._turns.get(response_id)
         if turn is None:
             return []

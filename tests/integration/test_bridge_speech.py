@@ -11,12 +11,12 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, Codec, open_session
-from agentao_trio.realtime.playout import Cut, ModelAudio, PartKey, Played, Stretch
+from agentao_trio.realtime.playout import AudioPart, Cut, ModelAudio, Played, Stretch
 from agentao_trio.realtime.speech import PACKETS_AHEAD, Speaker
 from agentao_trio.testing import SimulatedGateway
 from tests.support.bridged import NUMBER, Ear, said_by
 
-ITEM = PartKey("item_1")
+ITEM = AudioPart("item_1")
 PER_MS = 8
 
 
@@ -98,7 +98,7 @@ async def test_an_interruption_takes_back_the_packet_that_is_being_handed_over(g
     """Between every two steps of the speaking task."""
     async with talking(gateway) as talk:
         for step in range(8):
-            talk.audio.receive(PartKey(f"item_{step}"), f"response_{step}", said_by(200), 200)
+            talk.audio.receive(AudioPart(f"item_{step}"), f"response_{step}", said_by(200), 200)
             talk.speaker.wake()
             for _ in range(step):
                 await trio.lowlevel.checkpoint()
@@ -139,7 +139,7 @@ async def test_it_goes_on_after_an_interruption(gateway: SimulatedGateway) -> No
         await trio.sleep(0.5)
         talk.speaker.interrupt(trio.current_time())
         heard_before = len(talk.ear.heard)
-        again = PartKey("item_2")
+        again = AudioPart("item_2")
         assert not talk.audio.receive(ITEM, "response_1", said_by(100), 100), "late"
         talk.audio.receive(again, "response_2", said_by(300, 7), 300)
         talk.audio.finish(again)

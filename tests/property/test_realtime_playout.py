@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentao_trio.audio import PACKET_MS, Codec
-from agentao_trio.realtime.playout import DOWNSTREAM_MS, STALL_MS, ModelAudio, PartKey, Stretch
+from agentao_trio.realtime.playout import DOWNSTREAM_MS, STALL_MS, AudioPart, ModelAudio, Stretch
 
-PART = PartKey("item")
+PART = AudioPart("item")
 BOUND_MS, PREBUFFER_MS = 400, 60
 PER_MS = 8  # bytes of PCMU
 PACKET = PACKET_MS * PER_MS
@@ -54,12 +54,12 @@ class Naive:
     """Every byte by itself: which part it is of, and when it was sent."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[PartKey, int]] = deque()
-        self.received: dict[PartKey, list[int]] = {}
-        self.sent: dict[PartKey, list[tuple[float, int]]] = {}
+        self.waiting: deque[tuple[AudioPart, int]] = deque()
+        self.received: dict[AudioPart, list[int]] = {}
+        self.sent: dict[AudioPart, list[tuple[float, int]]] = {}
         self.overflow = 0
 
-    def receive(self, part: PartKey, data: bytes) -> None:
+    def receive(self, part: AudioPart, data: bytes) -> None:
         self.received.setdefault(part, [])
         for value in data:
             if len(self.waiting) < BOUND_MS * PER_MS:
@@ -78,11 +78,11 @@ class Naive:
             assert value == expected, "what goes out is what came in, in its order"
             self.sent.setdefault(part, []).append((at - (last - index // PACKET) * 0.02, value))
 
-    def heard(self, part: PartKey, now: float) -> int:
+    def heard(self, part: AudioPart, now: float) -> int:
         old = [1 for at, _ in self.sent.get(part, []) if now - at >= DOWNSTREAM_MS / 1000 - 1e-9]
         return len(old) // PER_MS
 
-    def forget(self, part: PartKey) -> None:
+    def forget(self, part: AudioPart) -> None:
         self.received.pop(part, None)
         self.sent.pop(part, None)
 
@@ -96,13 +96,13 @@ def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finis
         now = slots * 0.02
         match step:
             case Receive(part, size):
-                key = PartKey(f"item_{items[part]}", part)
+                key = AudioPart(f"item_{items[part]}", part)
                 data = bytes((value + index) % 251 for index in range(size))
                 value += size
                 assert audio.receive(key, f"response_{response}", data, size / PER_MS)
                 naive.receive(key, data)
             case Finish(part):
-                key = PartKey(f"item_{items[part]}", part)
+                key = AudioPart(f"item_{items[part]}", part)
                 items[part] += 1
                 for played in audio.finish(key):
                     assert len(naive.sent.get(key, [])) == len(naive.received[key])
@@ -147,14 +147,14 @@ def test_no_byte_is_lost_invented_or_heard_too_early(steps: list[Receive | Finis
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 200)), min_size=1), st.integers(0, 100))
 def test_a_stretch_can_be_cut_anywhere(segments: list[tuple[str, int]], at: int) -> None:
-    runs = tuple((PartKey(name), size) for name, size in segments)
+    runs = tuple((AudioPart(name), size) for name, size in segments)
     of = [key for key, size in runs for _ in range(size)]
     stretch = Stretch(data=bytes(len(of)), segments=runs)
     size = at * len(of) // 100
     head = stretch.head(size)
     assert len(head.data) == size
     assert [key for key, length in head.segments for _ in range(length)] == of[:size]
-    assert stretch.behind(PartKey("a"), size) == of[size:].count(PartKey("a"))
+    assert stretch.behind(AudioPart("a"), size) == of[size:].count(AudioPart("a"))
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=20), st.integers(0, 120))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentao_trio.realtime.playout import PartKey
+from agentao_trio.realtime.playout import AudioPart
 from agentao_trio.realtime.transcripts import Transcripts
 from agentao_trio.realtime.turns import Turns
 
-PART = PartKey("item_1")
+PART = AudioPart("item_1")
 
 
 def told(data: dict[str, Any] | None) -> tuple[Any, ...] | None:
