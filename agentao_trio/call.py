@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-An :class:`ActiveCall` is *given* what it needs of its session (:class:`CallPort`: RPCs, an uplink stream, the packet
-clock) and knows nothing else of it. It has one task of its own, the writer of :class:`~agentao_trio.media.Uplink`.
+An :class:`ActiveCall` is *given* what it needs of its session (:class:`~agentao_trio.call_control.CallPort`: RPCs, an
+uplink stream, the packet clock) and knows nothing else of it. It has one task of its own, the writer of :class:`~agentao_trio.media.Uplink`.
 Everything that arrives is handed in by the session through the ``_deliver…`` methods, which never wait.
 
 A call outlives its connection. What ends it is CHANNEL_HANGUP_COMPLETE, the session's word that nothing more can be
@@ -50,7 +50,7 @@ from agentao_trio.messages import DialplanAction, EventType, MethodId
 from agentao_trio.records import JSON, RecordKind
 from agentao_trio.statistics import CallStatistics, MediaStatistics
 
-__all__ = ["ActiveCall", "CallEnding", "CallPort"]
+__all__ = ["ActiveCall", "CallEnding"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.call")
 
