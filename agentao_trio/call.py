@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 An :class:`ActiveCall` is *given* what it needs of its session (:class:`~agentao_trio.call_control.CallPort`: RPCs, an
-uplink stream, the packet clock) and knows nothing else of it. It has one task of its own, the writer of :class:`~agentao_trio.media.Uplink`.
-Everything that arrives is handed in by the session through the ``_deliver…`` methods, which never wait.
+uplink stream, the packet clock) and knows nothing else of it. It has one task of its own, the writer of
+:class:`~agentao_trio.media.Uplink`. Everything that arrives is handed in by the session through the ``_deliver…``
+methods, which never wait.
 
 A call outlives its connection. What ends it is CHANNEL_HANGUP_COMPLETE, the session's word that nothing more can be
 learned about it, or its owner leaving the ``async with`` block: then the hangup still goes out, under a short shield.
