@@ -559,9 +559,12 @@ def spelled_out(error: BaseException) -> str:
     """Everything that a program could print of an error, and of those that hang on to it."""
     parts = traceback.format_exception(error)
     pending: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
     while pending:
         each = pending.pop()
-        if each is not None:
+        # In circles too: trio before 0.34 leaves what it takes out of a group with that group as its context.
+        if each is not None and not any(each is one for one in seen):
+            seen.append(each)
             parts += [str(each), repr(each), repr(vars(each))]
             pending += [each.__cause__, each.__context__]
             pending += each.exceptions if isinstance(each, BaseExceptionGroup) else []
