@@ -52,6 +52,8 @@ class InboundCalls:
         unclaimed: Callable[[], list[str]],
         take: Callable[[str, str], ActiveCall],
     ) -> None:
+        #: Calls are being looked for.
+        self.looking = False
         #: Take nothing for inbound that GetIncomingCalls does not list.
         self.only_listed = False
         #: Originates of ours that have not been answered yet.
@@ -84,10 +86,16 @@ class InboundCalls:
         self._wake.set()
 
     def end(self) -> None:
-        """Take no further calls: the session is over, or being drained. Harmless when repeated."""
+        """Take no further calls: the session is over, or being drained. Harmless when repeated.
+
+        Calls that were announced too late to be taken stay with the gateway, and are over here.
+        """
         self._ended = True
         self._send.close()
         self._wake.set()
+        if self.looking and not self.placing and not self.only_listed:
+            for call_sid in self._unclaimed():
+                self._take(call_sid, "").release()
 
     async def run(self) -> None:
         """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""

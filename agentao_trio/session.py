@@ -123,7 +123,6 @@ class Session(Commands):
             take=self._take_inbound,
         )
         self._router.on_stray = self._inbound.look
-        self._taking_calls = False
         self._hanging_up = 0  # commands on their way for calls without an owner
         self._hung_up = trio.lowlevel.ParkingLot()
         self._link = Link(
@@ -280,8 +279,8 @@ class Session(Commands):
         Calls are looked for from the first use on: by CHANNEL_CREATE, and by asking the trunks given to
         :func:`open_session`. Each call surfaces once, to one of those who iterate.
         """
-        if not self._taking_calls:
-            self._taking_calls = True
+        if not self._inbound.looking:
+            self._inbound.looking = True
             self._services.start_soon(self._inbound.run, name="inbound calls")
         return self._inbound
 
@@ -497,9 +496,9 @@ class Session(Commands):
         """Afterwards every command and call of the session is refused."""
         for supervision in list(self._router.supervised.values()):
             supervision._end()
+        self._inbound.end()
         self._enter(SessionState.CLOSED)
         self._router.records.end()
-        self._inbound.end()
         # Writers put end_of_stream and FIN on their streams on the way out, before the transport closes.
         await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -25,7 +25,10 @@ from agentao_trio import (
     RemoteProtocolError,
     messages,
 )
+from agentao_trio.hub import Hub
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId, SuperviseMode
+from agentao_trio.records import Record
+from agentao_trio.summaries import summarised
 from agentao_trio.wire import encode_frame
 from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, answered_call, session_on
 
@@ -143,6 +146,22 @@ async def test_a_caller_that_gave_up_is_not_handed_out(autojump_clock: MockClock
         await trio.sleep(1)
         await gateway.event("in-2", CREATE)
         assert (await anext(incoming)).call_sid == "in-2"
+
+
+async def test_a_call_that_comes_during_a_drain_is_left_to_others_and_over_here(autojump_clock: MockClock) -> None:
+    gateway, hub, records = switchboard(), Hub(), list[Record]()
+    hub.attach(records.append)
+    async with session_on(gateway, hub=hub) as session:
+        session.incoming()
+        await session.drain(0)
+        await gateway.event("too late", CREATE)
+        await gateway.event("too late, and given up", CREATE)
+        await gateway.event("too late, and given up", HANGUP, q850_cause=16)
+        await trio.sleep(1)
+    told = summarised(records)
+    assert (told["too late"].status, told["too late"].direction) == ("elsewhere", "inbound")
+    assert told["too late, and given up"].status == "canceled"
+    assert not gateway.requested(MethodId.Terminate)
 
 
 async def test_a_call_that_came_before_anybody_asked_is_found(autojump_clock: MockClock) -> None:
