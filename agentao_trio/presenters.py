@@ -27,6 +27,7 @@ import attrs
 import trio
 
 from agentao_trio import messages
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.credentials import ServiceAccount, TokenSource
 from agentao_trio.errors import AuthenticationError, CommandRejected, ConnectionLost, StreamReset, TransportError
 from agentao_trio.messages import ErrorCode, MethodId
@@ -43,8 +44,6 @@ Presenter: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 
 #: Seconds that a gateway may take to say what it thinks of a token. One that says nothing is taken to be content.
 CONFIRM_SECONDS = 1.0
-#: What a stream is reset with, or a connection closed, for want of a good token; the number is ours (section 12).
-CODE_UNAUTHORIZED = 2
 #: A machine that was suspended, or had its clock set, is noticed when its clock is so many seconds ahead of trio's; it
 #: is looked at no less often than that.
 _JUMP = 60.0
@@ -90,7 +89,7 @@ async def first_stream(connection: Connection, token: str) -> None:
             "service account, and that the clocks agree"
         ) from None
     except ConnectionLost as lost:
-        if lost.code != CODE_UNAUTHORIZED:
+        if lost.code != CloseCode.UNAUTHORIZED:
             raise
         raise AuthenticationError("the gateway refused the token and closed the connection") from None
     finally:
@@ -241,5 +240,5 @@ def _is_unauthorized(rejection: CommandRejected, method: MethodId) -> bool:
     """Whether the gateway says that it did not carry out the command because of who we are."""
     reset = rejection.__cause__
     if isinstance(reset, StreamReset):
-        return reset.code == CODE_UNAUTHORIZED and method in _HARMLESS
+        return reset.code == CloseCode.UNAUTHORIZED and method in _HARMLESS
     return rejection.code == ErrorCode.ERR_UNAUTHORIZED

@@ -24,6 +24,7 @@ from cryptography import x509
 from agentao_trio import messages
 from agentao_trio.cli.access import NO_CREDENTIALS, RpcLength, Trust
 from agentao_trio.cli.screen import Screen
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.credentials import ServiceAccount, TokenSource
 from agentao_trio.errors import (
     AuthenticationError,
@@ -34,7 +35,7 @@ from agentao_trio.errors import (
     StreamReset,
 )
 from agentao_trio.messages import ErrorCode, MethodId
-from agentao_trio.presenters import CODE_UNAUTHORIZED, first_stream
+from agentao_trio.presenters import first_stream
 from agentao_trio.rpc import exchange
 from agentao_trio.transport import ClientTLS, Connection, TransportSettings, open_connection, parse_endpoint
 from agentao_trio.wire import encode_request
@@ -337,7 +338,7 @@ class Examination:
                 return
         except StreamReset as reset:
             seen = f"the gateway reset the stream (code {reset.code})"
-            right = "see the token" if reset.code == CODE_UNAUTHORIZED else "see the length convention"
+            right = "see the token" if reset.code == CloseCode.UNAUTHORIZED else "see the length convention"
             self._find("subscription", Verdict.FAILED, seen, right)
         except ConnectionLost as lost:
             self._find("subscription", Verdict.FAILED, str(lost), "the gateway's log may tell why")
@@ -356,7 +357,7 @@ async def _probe(connection: Connection, length: RpcLength) -> Outcome:
     except CommandRejected as rejection:
         reset = rejection.__cause__
         if isinstance(reset, StreamReset):
-            return Outcome.UNAUTHORIZED if reset.code == CODE_UNAUTHORIZED else Outcome.RESET
+            return Outcome.UNAUTHORIZED if reset.code == CloseCode.UNAUTHORIZED else Outcome.RESET
         return Outcome.UNAUTHORIZED if rejection.code == ErrorCode.ERR_UNAUTHORIZED else Outcome.ANSWERED
     except RemoteProtocolError:
         return Outcome.UNREADABLE

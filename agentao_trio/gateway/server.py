@@ -32,6 +32,7 @@ import trio
 import trustme
 
 from agentao_trio import messages
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.errors import ConnectionLost, RemoteProtocolError, StreamReset
 from agentao_trio.gateway.calls import Call
 from agentao_trio.gateway.commands import invalid
@@ -64,9 +65,6 @@ from agentao_trio.transport import (
 from agentao_trio.wire import MAX_FRAME_LENGTH, FrameDecoder, Request, decode_request, encode_reply
 
 __all__ = ["Gateway", "ServerStatistics", "open_gateway"]
-
-# QUIC application error codes as PROTOCOL section 12 suggests them.
-_CODE_PROTOCOL_ERROR, _CODE_UNAUTHORIZED, _CODE_TOO_LARGE, _CODE_SHUTTING_DOWN = 1, 2, 3, 4
 
 # How long a request may take to arrive, and how long one stays open that is never answered.
 _REQUEST_SECONDS = 30.0
@@ -206,7 +204,7 @@ class Gateway:
         for link in self._links.values():
             link.downlink.reset(code, trio.current_time())
 
-    async def disconnect(self, code: int = _CODE_SHUTTING_DOWN, reason: str = "") -> None:
+    async def disconnect(self, code: int = CloseCode.SHUTTING_DOWN, reason: str = "") -> None:
         """Close every connection; clients may come back, and their calls go on meanwhile.
 
         Takes at most the transport's ``close_timeout``, also when cancelled.
@@ -287,7 +285,9 @@ class Gateway:
             links=self._links,
             carry_out=self._carry_out,
             set_alarm=self._set_alarm,
-            close=lambda link: self._nursery.start_soon(link.connection.aclose, _CODE_PROTOCOL_ERROR, "as it is told"),
+            close=lambda link: self._nursery.start_soon(
+                link.connection.aclose, CloseCode.PROTOCOL_ERROR, "as it is told"
+            ),
         )
 
     # -- connections ----------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class Gateway:
 
     async def _serve(self, connection: Connection) -> None:
         if self._faults is not None and not self._faults.admits(len(self._links)):
-            await connection.aclose(_CODE_SHUTTING_DOWN, "no room")
+            await connection.aclose(CloseCode.SHUTTING_DOWN, "no room")
             return
         self._counters.connections += 1
         link = _Link(connection, self.model.connected(), self._settings, self._faults)
@@ -350,9 +350,9 @@ class Gateway:
                 await trio.sleep(self._faults.reply_after(link.peer, MethodId(request.method_id)))
             match answer:
                 case Silence.RESET:
-                    stream.abandon(_CODE_PROTOCOL_ERROR)
+                    stream.abandon(CloseCode.PROTOCOL_ERROR)
                 case Silence.UNAUTHORIZED:
-                    stream.abandon(_CODE_UNAUTHORIZED)
+                    stream.abandon(CloseCode.UNAUTHORIZED)
                 case Silence.WITHHELD:
                     await self._withhold(stream)
                 case Silence.NOTHING:
@@ -386,7 +386,7 @@ class Gateway:
                 else:
                     is_too_large = len(data) > _MAX_REQUEST or int.from_bytes(data[:4], "little") > _MAX_REQUEST
                 if is_too_large:
-                    stream.abandon(_CODE_TOO_LARGE)
+                    stream.abandon(CloseCode.TOO_LARGE)
                     return None
             if _TOKEN_BEGINS.match(data):
                 return data.decode("latin-1")
@@ -394,14 +394,14 @@ class Gateway:
                 request = decode_request(bytes(data))
                 if messages.method_of(request.method_id) in METHODS:
                     return request
-        stream.abandon(_CODE_PROTOCOL_ERROR)
+        stream.abandon(CloseCode.PROTOCOL_ERROR)
         return None
 
     def _present(self, peer: Peer, token: str, stream: BidiStream) -> None:
         answer = self.model.present(peer, token, trio.current_time())
         self._carry_out()
         if answer is Silence.UNAUTHORIZED:
-            stream.abandon(_CODE_UNAUTHORIZED)
+            stream.abandon(CloseCode.UNAUTHORIZED)
         else:
             stream.finish()
 
@@ -443,7 +443,7 @@ class Gateway:
                 if decoder.error is not None:
                     self._counters.streams_abandoned += 1
                     self._odd(link.peer, "too_long")
-                    stream.stop(_CODE_PROTOCOL_ERROR)
+                    stream.stop(CloseCode.PROTOCOL_ERROR)
                     break
         except StreamReset:
             self._counters.streams_reset += 1
@@ -542,7 +542,7 @@ async def open_gateway(
                 yield gateway
             finally:
                 with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                    await gateway.disconnect(_CODE_SHUTTING_DOWN, "shutting down")
+                    await gateway.disconnect(CloseCode.SHUTTING_DOWN, "shutting down")
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:

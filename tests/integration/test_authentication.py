@@ -28,6 +28,7 @@ from agentao_trio import (
     messages,
     open_session,
 )
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.credentials import LEEWAY
 from agentao_trio.gateway import GatewaySettings, Trunk
 from agentao_trio.gateway.silence import Silence
@@ -323,7 +324,7 @@ async def test_a_token_that_is_refused_on_a_later_connection_is_presented_again_
 ) -> None:
     gateway = ScriptedGateway()
     async with session_on(gateway, credentials=account(), presenter="first_stream") as session:
-        gateway.on_token = lambda stream: stream.abandon(2)
+        gateway.on_token = lambda stream: stream.abandon(CloseCode.UNAUTHORIZED)
         assert gateway.connection is not None
         await gateway.connection.aclose()
         await trio.sleep(20)

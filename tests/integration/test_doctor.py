@@ -13,6 +13,7 @@ from agentao_trio import messages
 from agentao_trio.cli import app
 from agentao_trio.cli.access import RpcLength, Trust
 from agentao_trio.cli.doctor import STEPS, DoctorOptions, Examination, Finding
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.errors import RemoteProtocolError
 from agentao_trio.gateway import GatewaySettings, open_gateway
 from agentao_trio.messages import MethodId
@@ -204,7 +205,7 @@ async def inclusive_only(connection: Connection) -> None:
         except RemoteProtocolError:
             request = None
         if request is None or with_length != len(data):
-            await connection.aclose(1, "not a frame")
+            await connection.aclose(CloseCode.PROTOCOL_ERROR, "not a frame")
             return
         if request.method_id == MethodId.GetActiveBuckets:
             body = messages.encode(messages.ListBucketsResponse())

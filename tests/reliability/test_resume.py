@@ -19,6 +19,7 @@ from agentao_trio import (
     SessionState,
     open_session,
 )
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.gateway import Gateway, GatewaySettings, open_gateway
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
@@ -288,6 +289,6 @@ async def test_commands_on_their_way_when_the_connection_goes_have_an_unknown_ou
             nursery.start_soon(barge)
         await trio.sleep(1)
         assert gateway.connection is not None
-        await gateway.connection.aclose(4, "shutting down")
+        await gateway.connection.aclose(CloseCode.SHUTTING_DOWN, "shutting down")
         await trio.sleep(1)
         assert session.statistics().commands_timed_out == 10

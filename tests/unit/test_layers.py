@@ -35,6 +35,7 @@ CORE: tuple[str, ...] = (
     "audio_frames",
     "detect",
     "causes",
+    "close_codes",
     "events",
 )
 CORE += (
@@ -150,6 +151,7 @@ LAYERS = {
     "records": pure(),
     "dialplan": pure("messages", "legible", "errors"),
     "causes": pure(theirs=""),
+    "close_codes": pure(theirs=""),
     "plots": pure(theirs=""),
     "campaign_numbers": pure("dialplan", "errors"),
     "campaign_plan": pure("campaign_numbers", "causes", "messages"),
