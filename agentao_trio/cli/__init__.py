@@ -166,7 +166,7 @@ def gateway_command(
             TENANT/KEY_ID=FILE; may be given several times.
         require_token: Refuse the requests of clients that have not shown a good token. Inbound calls are for the tenant
             trusted first.
-        inbound: Have somebody call in so often: N/second, N/minute or N/hour.
+        inbound: Have somebody call in so often: 10/minute, 2/s, 1/hour.
         inbound_trunk: The trunk they call.
         inbound_from: Who calls, in turn: names, numbers or SIP URIs of far ends, between commas.
         fault: A rule to break, by name, to try clients and judges out with; may be given several times.

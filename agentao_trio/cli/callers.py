@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 
 import attrs
 import trio
 
+from agentao_trio.cli.durations import typed_rate
 from agentao_trio.cli.running import UsageError
 from agentao_trio.gateway import Gateway, find_caller
 from agentao_trio.legible import quoted
@@ -18,8 +18,6 @@ __all__ = ["CALLERS", "Callers", "Pace", "check_caller", "parse_pace"]
 #: Who calls in turn unless told otherwise: each shows an agent something else.
 CALLERS = ("echo", "recording", "tone", "hold", "hangup", "loss")
 
-#: Seconds of the units in which a pace is given.
-UNITS = {"second": 1, "minute": 60, "hour": 3600}
 #: Calls a second. Where nobody answers, each rings for half a minute.
 FASTEST = 100
 
@@ -28,29 +26,23 @@ NUMBER = "+15550109999"
 
 @attrs.frozen
 class Pace:
-    """``calls`` in one ``unit``, evenly."""
+    """A call every ``interval`` seconds, as it was typed."""
 
-    calls: float
-    unit: str
-
-    @property
-    def interval(self) -> float:
-        """Seconds from one call to the next."""
-        return UNITS[self.unit] / self.calls
+    typed: str
+    interval: float
 
     def __str__(self) -> str:
-        return f"{self.calls:g}/{self.unit}"
+        return self.typed
 
 
 def parse_pace(text: str) -> Pace:
     """What ``10/minute`` means. Raises :class:`UsageError`."""
-    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/(second|minute|hour)", text)
-    if match is None or not float(match[1]):
-        raise UsageError(f"{quoted(text)} is no pace; expected N/second, N/minute or N/hour, for example 10/minute")
-    pace = Pace(float(match[1]), match[2])
-    if pace.interval * FASTEST < 1:
-        raise UsageError(f"{pace} is too fast; at most {FASTEST}/second")
-    return pace
+    per_second = typed_rate(text)
+    if not per_second:
+        raise UsageError(f"{quoted(text)} is no pace; expected one like 10/minute, 2/second or 1/h")
+    if per_second > FASTEST:
+        raise UsageError(f"{text} is too fast; at most {FASTEST}/second")
+    return Pace(text, 1 / per_second)
 
 
 def check_caller(name: str) -> str:

@@ -55,7 +55,7 @@ class ConformanceOptions:
     max_calls: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 200
     """Calls in the whole run; 0 is no limit."""
     rate: Annotated[str, Parameter()] = "2/s"
-    """Calls per second; 0/s is no limit."""
+    """How often to call: 2/s, 30/minute; 0/s is no limit."""
     concurrency: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))] = 8
     """Checks and calls at a time."""
     budget: Annotated[str, Parameter()] = "10m"

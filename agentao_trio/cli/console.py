@@ -34,7 +34,7 @@ HELP = {
     "call [TRUNK] [from FAR_END]": "have somebody call in",
     "calls": "the calls that are open",
     "hangup CALL": "the far end hangs up; CALL may be cut short",
-    "inbound N/minute": "have calls come in by themselves; also N/second",
+    "inbound N/minute": "have calls come in by themselves; also N/s",
     "inbound off": "no more of them",
     "numbers": "the far ends, and who answers which number",
     "help": "this",

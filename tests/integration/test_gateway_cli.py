@@ -20,6 +20,7 @@ from trio.testing import MockClock
 from agentao_trio.cli import app
 from agentao_trio.cli.callers import CALLERS, Callers, Pace, check_caller, parse_pace
 from agentao_trio.cli.console import LONGEST_LINE, Console, LineReader
+from agentao_trio.cli.durations import rate
 from agentao_trio.cli.gateway import far_ends
 from agentao_trio.cli.running import UsageError
 from agentao_trio.cli.screen import Screen
@@ -36,18 +37,25 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    ("text", "interval"), [("10/minute", 6.0), ("2/second", 0.5), ("1/hour", 3600.0), ("0.5/second", 2.0)]
+    ("text", "interval"),
+    [("10/minute", 6.0), ("2/second", 0.5), ("1/hour", 3600.0), ("30/m", 2.0)],
 )
 def test_a_pace_is_so_many_calls_in_a_unit(text: str, interval: float) -> None:
     assert parse_pace(text).interval == interval
     assert str(parse_pace(text)) == text
 
 
+def test_a_rate_is_spelt_alike_everywhere() -> None:
+    assert rate("--rate", "30/minute") == rate("--rate", "30/m") == 0.5
+    with pytest.raises(UsageError, match="--rate: '30' is no rate; expected one like 2/s or 30/minute"):
+        rate("--rate", "30")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "10", "/minute", "0/minute", "-1/minute", "ten/minute", "1/day", "1/minute ", "1e9/hour", "٣/minute"]
+    "text", ["", "10", "/minute", "0/minute", "-1/minute", "ten/minute", "1/week", "1/minute ", "1e9/hour", "٣/minute"]
 )
 def test_what_is_no_pace_is_told_what_is(text: str) -> None:
-    with pytest.raises(UsageError, match="expected N/second, N/minute or N/hour, for example 10/minute"):
+    with pytest.raises(UsageError, match="expected one like 10/minute, 2/second or 1/h"):
         parse_pace(text)
 
 
@@ -155,7 +163,7 @@ async def test_calls_are_listed_and_hung_up_by_the_beginning_of_their_name(
         ("call main to tone", "expected: call [TRUNK] [from FAR_END]"),
         ("hangup", "expected: hangup CALL"),
         ("hangup \udcff\ud800", "there is no open call"),
-        ("inbound 5", "expected N/second, N/minute or N/hour"),
+        ("inbound 5", "expected one like 10/minute"),
         ("inbound 5/minute please", "expected: inbound N/minute or inbound off"),
         ("calls now", "calls stands alone; 'now' is too much"),
         ("quit now", "'quit' is no command"),
