@@ -70,6 +70,7 @@ class Watchdog(trio.abc.Instrument):
         self._longest = 0.0
         self._recent: deque[BlockedStep] = deque(maxlen=_REMEMBERED)
         self._next_log_at = 0.0
+        self._log_lock = threading.Lock()
         self._loop_thread = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -134,10 +135,15 @@ class Watchdog(trio.abc.Instrument):
                 self._seen = step, where
                 self._report(step[0], time.perf_counter() - step[1], where)
 
+    # -- in either -----------------------------------------------------------------------------------------------
+
     def _report(self, task: trio.lowlevel.Task, seconds: float, where: str) -> None:
-        now = time.perf_counter()
-        if now >= self._next_log_at:
-            self._next_log_at = now + _LOG_EVERY
+        with self._log_lock:  # both threads report
+            now = time.perf_counter()
+            is_due = now >= self._next_log_at
+            if is_due:
+                self._next_log_at = now + _LOG_EVERY
+        if is_due:
             log.warning(
                 "the task %s has kept every other task waiting for %.0f ms, in %s", task.name, seconds * 1000, where
             )

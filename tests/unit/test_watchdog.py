@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
@@ -71,3 +74,24 @@ async def test_many_reports_are_one_line_a_second(caplog: pytest.LogCaptureFixtu
 def test_no_limit_is_no_limit() -> None:
     with pytest.raises(ValueError, match="expected more than 0"):
         Watchdog(0)
+
+
+class Meeting(float):
+    """A time that is looked at by two threads at once, if they can."""
+
+    both = threading.Barrier(2)
+
+    def __le__(self, other: float) -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(0.2)
+        return super().__le__(other)
+
+
+async def test_two_threads_that_report_at_once_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    watchdog = Watchdog()
+    watchdog._next_log_at = Meeting()
+    task = trio.lowlevel.current_task()
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(2):
+            threads.submit(watchdog._report, task, 0.1, "a place")
+    assert len(caplog.records) == 1
