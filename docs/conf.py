@@ -40,7 +40,12 @@ python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "agentao_trio"
-html_theme_options = {"source_directory": "docs/", "navigation_with_keys": True}
+html_theme_options = {
+    "navigation_with_keys": True,
+    "light_css_variables": {"code-font-size": "var(--font-size--small--2)"},
+}
+html_static_path = ["style"]
+html_css_files = ["pages.css"]
 html_copy_source = False
 html_show_sphinx = False
 

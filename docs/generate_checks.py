@@ -69,7 +69,7 @@ def section(letters: str, title: str) -> str:
         if programme.faults:
             lines.append("Faults: " + " ".join(f"`{name}`" for name in programme.faults))
         conditions = "<br>".join(filter(None, (needs(programme), how(rule, programme))))
-        rows.append(f"| {rule.id}<br>{rule.level.value} | {'<br>'.join(lines)} | {conditions} |")
+        rows.append(f"| `{rule.id}`<br>{rule.level.value} | {'<br>'.join(lines)} | {conditions} |")
     return "\n".join([f"## {letters}: {title}", "", *rows])
 
 
