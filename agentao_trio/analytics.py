@@ -23,7 +23,7 @@ import attrs
 
 from agentao_trio.causes import q850_name
 from agentao_trio.records import Record, RecordKind
-from agentao_trio.summaries import ELSEWHERE, CallSummary
+from agentao_trio.summaries import ELSEWHERE, CallSummary, merged
 
 __all__ = ["Analysis", "Distribution", "Figures", "Spread", "ToolFigures", "TrunkFigures"]
 
@@ -255,12 +255,13 @@ class Analysis:
 
     def _call(self, record: Record) -> None:
         call_sid, data = record.call_sid, record.data
-        if call_sid in self._over:
-            return
         if record.kind is RecordKind.CALL and data.get("phase") == "renamed":
             before = self._open.pop(str(data.get("call_sid_before")), None)
-            if before is not None and call_sid not in self._open:
-                self._open[call_sid] = before
+            if before is not None and call_sid not in self._over:
+                already = self._open.get(call_sid)
+                self._open[call_sid] = before if already is None else merged(before, already)
+        if call_sid in self._over:
+            return
         call = self._open.get(call_sid)
         if call is None:
             call = self._open[call_sid] = CallSummary()

@@ -9,7 +9,7 @@ import attrs
 
 from agentao_trio.records import Record, RecordKind
 
-__all__ = ["ELSEWHERE", "CallSummary", "summarised"]
+__all__ = ["ELSEWHERE", "CallSummary", "merged", "summarised"]
 
 #: The status of a call that was left to another worker. It is in that one's history.
 ELSEWHERE = "elsewhere"
@@ -152,13 +152,13 @@ def summarised(records: Iterable[Record]) -> dict[str, CallSummary]:
             before = calls.pop(record.data.get("call_sid_before", ""), None)
             if before is not None:
                 already = calls.get(record.call_sid)
-                calls[record.call_sid] = before if already is None else _merged(before, already)
+                calls[record.call_sid] = before if already is None else merged(before, already)
         calls.setdefault(record.call_sid, CallSummary()).feed(record)
     return calls
 
 
-def _merged(before: CallSummary, after: CallSummary) -> CallSummary:
-    """A call that bore another name for its first moments."""
+def merged(before: CallSummary, after: CallSummary) -> CallSummary:
+    """``after``, with what was told of the same call ``before``, under the name that it bore for its first moments."""
     empty = CallSummary()
     for field in attrs.fields(CallSummary):
         value = getattr(after, field.name)

@@ -47,6 +47,12 @@ def histories(draw: st.DrawFn) -> list[Record]:
             (sid, RecordKind.CALL, {"phase": "began", "direction": draw(st.sampled_from(["inbound", "outbound"]))})
         ]
 
+        if draw(st.booleans()):  # it bears another name for its first moments; some of it may be told under both
+            early = f"early-{number}"
+            steps = [(early, *steps[0][1:]), (early, RecordKind.TOOL, {"phase": "requested"})]
+            steps += [(sid, RecordKind.CONVERSATION, {})] * draw(st.integers(0, 1))
+            steps.append((sid, RecordKind.CALL, {"phase": "renamed", "call_sid_before": early}))
+
         def event(kind: str, sid: str = sid, **fields: object) -> tuple[str, RecordKind, dict[str, object]]:
             return sid, RecordKind.EVENT, {"verdict": "in_order", "event": {"event_type": kind, **fields}}
 
@@ -86,6 +92,8 @@ def test_figures_agree_with_the_summaries_of_the_same_records(records: list[Reco
     }
     assert figures.barge_ins == sum(bool(r.data.get("barge_in")) for r in records)
     assert figures.seconds_to_answer.count == figures.answered
+    waited = [call.seconds_to_answer for call in over if call.seconds_to_answer is not None]
+    assert figures.seconds_to_answer.most == max(waited, default=None)
     assert sum(begun for begun, _ in figures.by_hour.values()) == len(over)
 
 
