@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentao_trio.realtime.conversation import Conversation, ItemChanged, TranscriptFinal
+from agentao_trio.realtime.conversation import Conversation, ItemChanged, TranscriptFailed, TranscriptFinal
 from agentao_trio.realtime.protocol import decode_server_event
 
 
@@ -131,3 +131,100 @@ def test_the_oldest_items_make_room() -> None:
         conversation.apply(decode_server_event(json.dumps(event)))
     assert ids(conversation) == ["b", "c"]
     assert conversation.statistics().items_dropped == 1
+
+
+FAILED = {
+    "type": "conversation.item.input_audio_transcription.failed",
+    "item_id": "a",
+    "content_index": 0,
+    "error": {"message": "too noisy"},
+}
+TOLD = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "item_id": "a",
+    "content_index": 0,
+    "transcript": "Hello?",
+}
+
+
+def changes(conversation: Conversation, event: dict[str, Any]) -> list[str]:
+    """The names of the changes that one more event makes."""
+    return [type(each).__name__ for each in conversation.apply(decode_server_event(json.dumps(event)))]
+
+
+def test_words_that_could_not_be_made_out_are_told_as_such() -> None:
+    conversation = fold(added("a", None, content=[{"type": "input_audio"}]))
+    [failed] = conversation.apply(decode_server_event(json.dumps(FAILED)))
+    assert failed == TranscriptFailed(item_id="a", content_index=0, message="too noisy")
+    assert conversation.items[0].transcription_failed
+
+
+@pytest.mark.parametrize("event", [FAILED, TOLD])
+def test_the_words_of_a_deleted_item_come_too_late(event: dict[str, Any]) -> None:
+    conversation = fold(added("a", None), {"type": "conversation.item.deleted", "item_id": "a"})
+    assert changes(conversation, event) == []
+    assert conversation.statistics().late == 1
+
+
+@pytest.mark.parametrize("index", [-1, 256, 10**9])
+def test_a_part_that_no_item_has_room_for_is_left_out(index: int) -> None:
+    conversation = fold(
+        {"type": "response.created", "response": {"id": "r"}}, added("a", None, role="assistant", content=[])
+    )
+    for event in (TOLD, spoken("response.output_text.delta", "a", delta="far away")):
+        assert changes(conversation, event | {"content_index": index}) == []
+    assert conversation.transcript() == ()
+
+
+def test_an_item_that_was_asked_for_is_put_in_place() -> None:
+    retrieved = {**added("a", role="user", content=[{"type": "input_text", "text": "Hello?"}])}
+    conversation = fold(retrieved | {"type": "conversation.item.retrieved"})
+    assert conversation.transcript() == (("user", "Hello?"),)
+
+
+def test_an_item_without_an_id_is_nobodys() -> None:
+    assert ids(fold(added(""), added("a", None))) == ["a"]
+
+
+def test_what_is_told_twice_changes_nothing_the_second_time() -> None:
+    truncated = {"type": "conversation.item.truncated", "item_id": "a", "content_index": 0, "audio_end_ms": 1500}
+    begun = {"type": "response.created", "response": {"id": "r"}}
+    call = {"id": "f", "type": "function_call", "status": "in_progress"}
+    arguments = {
+        "type": "response.function_call_arguments.done",
+        "response_id": "r",
+        "item_id": "f",
+        "output_index": 0,
+        "call_id": "c",
+        "name": "look_up",
+        "arguments": "{}",
+    }
+    conversation = fold(added("a", None, role="assistant"), begun, {"type": "conversation.item.added", "item": call})
+    for event in (truncated, arguments):
+        assert changes(conversation, event) == ["ItemChanged"]
+        assert changes(conversation, event) == []
+    assert changes(conversation, begun) == []
+
+
+def test_an_item_that_is_done_needs_no_type_to_be_told_again() -> None:
+    conversation = fold(added("a", None), {"type": "response.created", "response": {"id": "r"}})
+    changes(conversation, {"type": "conversation.item.done", "item": {"id": "a", "status": "completed"}})
+    [item] = conversation.items
+    assert (item.item.type, item.item.status) == ("message", "completed")
+
+
+def test_a_response_tells_of_the_items_that_are_there_and_brings_no_others() -> None:
+    output = [{"id": each, "type": "message", "role": "assistant", "status": "completed"} for each in ("a", "gone")]
+    conversation = fold(
+        {"type": "response.created", "response": {"id": "r"}},
+        added("a", None, role="assistant"),
+        {"type": "response.done", "response": {"id": "r", "status": "completed", "output": output}},
+    )
+    assert [(item.id, item.item.status) for item in conversation.items] == [("a", "completed")]
+
+
+def test_the_places_of_thousands_of_deleted_items_are_forgotten_and_nobody_moves() -> None:
+    deleted = [{"type": "conversation.item.deleted", "item_id": f"x{number}"} for number in range(4100)]
+    chain = [added("x0", None), *(added(f"x{number}", f"x{number - 1}") for number in range(1, 4100))]
+    conversation = fold(*chain, added("last", "x4099"), *deleted, added("next", "last"))
+    assert ids(conversation) == ["last", "next"]

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,3 +119,121 @@ def test_whatever_a_client_sends_is_answered_and_nothing_breaks(data: bytes) -> 
     model.outbox.clear()
     model.receive(data, 0.0)
     assert model.outbox
+
+
+# -- what it refuses, as the model of a vendor does ------------------------------------------------------------------
+
+
+def told(*messages: dict[str, Any], legacy: bool = False, script: Script | None = None) -> list[dict[str, Any]]:
+    """What comes of these messages, one after the other."""
+    model = ScriptedModel(script or Script(), name="c1", now=0.0, unix_now=0.0, legacy=legacy)
+    model.outbox.clear()
+    for message in messages:
+        model.receive(json.dumps(message).encode(), 0.0)
+    return [json.loads(each) for each in model.outbox if not isinstance(each, Hangup)]
+
+
+def updated(**session: Any) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"type": "realtime", **session}}
+
+
+def created(*, after: str | None = None, **item: Any) -> dict[str, Any]:
+    return {"type": "conversation.item.create", "item": item} | ({"previous_item_id": after} if after else {})
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "param"),
+    [
+        (updated(mood="good"), "unknown_parameter", "session.mood"),
+        (updated(output_modalities=["smell"]), "invalid_value", "session.output_modalities"),
+        (
+            updated(audio={"input": {"turn_detection": {"type": "psychic"}}}),
+            "invalid_value",
+            "session.audio.input.turn_detection.type",
+        ),
+        (
+            updated(audio={"input": {"format": {"type": "audio/mp3"}}}),
+            "invalid_value",
+            "session.audio.input.format.type",
+        ),
+        (
+            updated(audio={"output": {"format": {"type": "audio/pcm"}}}),
+            "missing_required_parameter",
+            "session.audio.output.format",
+        ),
+        (
+            {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes((15 << 20) + 1)).decode()},
+            "invalid_value",
+            "audio",
+        ),
+        (created(type="message", role="user", content=[], after="nobody"), "invalid_value", "previous_item_id"),
+        (created(type="function_call_output", call_id="nobody", output="1"), "invalid_tool_call_id", None),
+        (
+            created(type="message", role="assistant", content=[{"type": "input_text", "text": "x"}]),
+            "invalid_value",
+            "item.content",
+        ),
+    ],
+)
+def test_what_no_model_takes_is_an_error_that_names_it(message: dict[str, Any], code: str, param: str | None) -> None:
+    [event] = told(message)
+    assert event["type"] == "error"
+    assert (event["error"]["code"], event["error"]["param"]) == (code, param)
+
+
+def test_an_update_in_the_legacy_dialect_is_told_in_it() -> None:
+    update = {
+        "modalities": ["text"],
+        "input_audio_format": "g711_ulaw",
+        "temperature": 0.8,
+        "max_response_output_tokens": 100,
+        "instructions": "Be kind.",
+    }
+    [event] = told({"type": "session.update", "session": update}, legacy=True)
+    assert event["type"] == "session.updated"
+    for name in ("modalities", "input_audio_format", "max_response_output_tokens", "instructions"):
+        assert event["session"][name] == update[name]
+    [event] = told({"type": "session.update", "session": {"modalities": ["text", "audio"]}}, legacy=True)
+    assert set(event["session"]["modalities"]) == {"text", "audio"}
+    [event] = told({"type": "session.update", "session": {"output_audio_format": "mp3"}}, legacy=True)
+    assert (event["type"], event["error"]["param"]) == ("error", "session.output_audio_format")
+
+
+def test_the_voice_is_settled_once_something_was_said() -> None:
+    model = ScriptedModel(Script(turns=(Turn(text="Hello."),)), name="c1", now=0.0, unix_now=0.0)
+    model.receive(b'{"type": "response.create"}', 0.0)
+    for step in range(1, 200):
+        model.advance(step / 10)
+    said = [json.loads(each) for each in model.outbox if not isinstance(each, Hangup)]
+    item_id = next(event["item_id"] for event in said if event["type"].endswith("audio.delta"))
+    model.outbox.clear()
+    model.receive(json.dumps(updated(audio={"output": {"voice": "verse"}})).encode(), 20.0)
+    cut = {"type": "conversation.item.truncate", "item_id": item_id, "content_index": 0, "audio_end_ms": -1}
+    model.receive(json.dumps(cut).encode(), 20.0)
+    voice, end = (json.loads(each)["error"] for each in model.outbox if not isinstance(each, Hangup))
+    assert voice["code"] == "cannot_update_voice"
+    assert (end["code"], end["param"]) == ("invalid_value", "audio_end_ms")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_model_that_heard_otherwise_echoes_otherwise(legacy: bool) -> None:
+    asked = (
+        {"input_audio_format": "g711_ulaw", "output_audio_format": "g711_ulaw"}
+        if legacy
+        else {"type": "realtime", **PHONE}
+    )
+    script = Script(faults=("echo_otherwise",))
+    [event] = told({"type": "session.update", "session": asked}, legacy=legacy, script=script)
+    shown = event["session"]
+    kind = shown["output_audio_format"] if legacy else shown["audio"]["output"]["format"]["type"]
+    assert kind == ("pcm16" if legacy else "audio/pcm")
+
+
+def test_a_session_ends_when_its_time_is_up() -> None:
+    model = ScriptedModel(Script(), name="c1", now=0.0, unix_now=0.0)
+    model.outbox.clear()
+    model.advance(model.deadline)
+    error, end = model.outbox
+    assert not isinstance(error, Hangup)
+    assert json.loads(error)["error"]["code"] == "session_expired"
+    assert isinstance(end, Hangup)

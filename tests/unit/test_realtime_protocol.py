@@ -35,7 +35,12 @@ from agentao_trio.realtime.protocol import (
     decode_client_event,
     decode_server_event,
     encode_client_event,
+    encode_server_event,
 )
+
+
+def said(part: ContentPart) -> ConversationItemCreate:
+    return ConversationItemCreate(item=Item(type="message", role="user", content=(part,)))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,20 @@ from agentao_trio.realtime.protocol import (
         (lambda: SessionConfig(max_output_tokens=5000), "max_output_tokens", "4096"),
         (lambda: ServerVad(threshold=2), "threshold", "from 0 to 1"),
         (lambda: ToolChoice(), "tool_choice", "by its name"),
+        (lambda: ToolChoice(type="mcp"), "tool_choice", "by its server_label"),
+        (lambda: SessionConfig(tool_choice="sometimes"), "tool_choice", "or a ToolChoice"),
+        (lambda: SessionConfig(tracing="loud"), "tracing", "None to switch it off"),
+        (lambda: SessionConfig(truncation="half"), "truncation", "RetentionRatio"),
+        (lambda: SessionConfig(type="poem"), "type", "must be one of realtime, transcription"),
+        (lambda: SessionConfig(tools=("look_up",)), "tools", "FunctionTool"),
+        (lambda: SessionUpdate(session={}), "session", "must be a SessionConfig"),  # type: ignore[arg-type]
+        (lambda: SessionUpdate(event_id="", session=SessionConfig()), "event_id", "or be left out"),
+        (lambda: InputAudioBufferAppend.of(bytes((15 << 20) + 1)), "audio", "send it in pieces"),
+        (lambda: ConversationItemCreate(item={}), "item", "must be an Item"),  # type: ignore[arg-type]
+        (lambda: said(ContentPart(type="input_text")), "item.content[0]", "needs its text"),
+        (lambda: said(ContentPart(type="input_image")), "item.content[0]", "needs its image_url"),
+        (lambda: said(ContentPart(type="input_audio")), "item.content[0].audio", "in base64"),
+        (lambda: said(ContentPart(type="input_audio", audio="?")), "item.content[0].audio", "base64"),
         (lambda: ResponseCreate(response={}), "response", "ResponseConfig"),  # type: ignore[arg-type]
     ],
 )
@@ -235,3 +254,78 @@ def test_a_tool_is_sent_with_its_schema() -> None:
     assert sent(SessionConfig(tools=[tool]))["tools"] == [
         {"name": "look_up", "parameters": {"type": "object"}, "type": "function"}
     ]
+
+
+# -- for those who play a server ------------------------------------------------------------------------------------
+
+ADDED = {
+    "type": "conversation.item.added",
+    "event_id": "e1",
+    "item": {
+        "id": "i",
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Good day."}, {"type": "output_audio", "transcript": "Good day."}],
+    },
+}
+DONE = {"type": "response.done", "event_id": "e2", "response": {"id": "r", "output": [ADDED["item"]]}}
+
+
+@pytest.mark.parametrize("event", [ADDED, DONE])
+def test_an_event_of_the_server_is_read_back_as_it_was(event: dict[str, Any]) -> None:
+    first = decode_server_event(json.dumps(event)).event
+    assert not isinstance(first, Malformed | Unknown)
+    assert decode_server_event(encode_server_event(first)).event == first
+    again = decode_server_event(encode_server_event(first, profile=Profile.LEGACY)).event
+    assert type(again) is type(first)
+
+
+def test_the_legacy_dialect_has_names_of_its_own_for_items_and_their_parts() -> None:
+    event = decode_server_event(json.dumps(ADDED)).event
+    assert not isinstance(event, Malformed | Unknown)
+    told = json.loads(encode_server_event(event, profile=Profile.LEGACY))
+    assert told["type"] == "conversation.item.created"
+    assert [part["type"] for part in told["item"]["content"]] == ["text", "audio"]
+
+
+def test_an_event_without_an_id_is_sent_without_one() -> None:
+    event = decode_server_event(json.dumps({**ADDED, "event_id": ""})).event
+    assert not isinstance(event, Malformed | Unknown)
+    assert "event_id" not in json.loads(encode_server_event(event))
+
+
+def test_the_legacy_dialect_says_once_that_an_item_is_there() -> None:
+    event = decode_server_event(json.dumps({**ADDED, "type": "conversation.item.done"})).event
+    assert not isinstance(event, Malformed | Unknown)
+    with pytest.raises(RealtimeError, match="the legacy dialect has no"):
+        encode_server_event(event, profile=Profile.LEGACY)
+
+
+def test_what_a_client_asks_of_a_response_is_read_back() -> None:
+    words = (ContentPart(type="output_text", text="Good day."),)
+    config = ResponseConfig(
+        conversation="none",
+        metadata={"topic": "weather"},
+        input=(Item(type="message", role="assistant", content=words), Item(type="item_reference", id="i")),
+    )
+    asked = ResponseCreate(response=config)
+    for profile in Profile:
+        read = decode_client_event(encode_client_event(asked, profile=profile)).event
+        assert isinstance(read, ResponseCreate)
+        assert isinstance(read.response, ResponseConfig)
+        assert (read.response.conversation, read.response.metadata) == ("none", {"topic": "weather"})
+        assert read.response.input == config.input
+
+
+def test_the_legacy_name_of_a_transcriptions_update_makes_it_one() -> None:
+    update = b'{"type": "transcription_session.update", "session": {"input_audio_format": "g711_ulaw"}}'
+    read = decode_client_event(update).event
+    assert isinstance(read, SessionUpdate)
+    assert (read.session.type, read.session.input_format) == ("transcription", AudioFormat.PCMU)
+
+
+def test_what_a_kind_of_session_has_not_is_refused() -> None:
+    with pytest.raises(RealtimeError, match="a transcription session has only"):
+        sent(SessionConfig(type="transcription", instructions="Be kind."))
+    with pytest.raises(RealtimeError, match="for transcription sessions in the legacy dialect"):
+        sent(SessionConfig(include=("item.input_audio_transcription.logprobs",)), Profile.LEGACY)
