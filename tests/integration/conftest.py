@@ -1,15 +1,38 @@
-"""What the tests of the command line and of the documentation share: a gateway in a process of its own."""
+"""What the tests of the command line and of the documentation share: running it, and a gateway in another process."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
+
+from agentao_trio.cli import app
+
+#: Runs a command with arguments; returns exit status, standard output and standard error.
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = app(arguments) or 0
+        except SystemExit as end:
+            status = int(str(end.code or 0))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run
 
 
 @attrs.frozen

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,34 +19,20 @@ from agentao_trio.campaign import RetryPolicy
 from agentao_trio.cli import app
 from agentao_trio.cli.campaign import retry_policy
 from agentao_trio.cli.running import UsageError
-from tests.integration.conftest import GatewayProcess
+from tests.integration.conftest import GatewayProcess, Run
 
 ECHO, HANGS_UP, BUSY, INVALID_TRUNK = "+15550100001", "+15550100016", "+15550100017", "+15550100401"
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def campaign(
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    gateway_process: GatewayProcess,
-) -> Run:
-    """Write a file of numbers and run ``agentao-trio campaign`` with it; returns exit status and both outputs."""
-    monkeypatch.chdir(tmp_path)
+def campaign(run: Run, gateway_process: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Write a file of numbers and run ``agentao-trio campaign`` with it."""
     monkeypatch.setenv("COLUMNS", "100")
 
     def campaign(numbers: str | bytes, *arguments: str) -> tuple[int, str, str]:
         Path("numbers.csv").write_bytes(numbers.encode() if isinstance(numbers, str) else numbers)
         gateway = ("--gateway", gateway_process.endpoint, "--ca", str(gateway_process.ca))
-        try:
-            status = app(("campaign", "numbers.csv", "--calls-per-second", "50", *gateway, *arguments)) or 0
-        except SystemExit as end:
-            status = int(str(end.code or 0))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
+        return run("campaign", "numbers.csv", "--calls-per-second", "50", *gateway, *arguments)
 
     return campaign
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,32 +21,12 @@ from agentao_trio.cli import app
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.one_call import exit_status
 from agentao_trio.cli.wav import SPEECH, read_wav
-from tests.integration.conftest import GatewayProcess
+from tests.integration.conftest import GatewayProcess, Run
 from tests.support.ports import silent_port
 from tests.support.programs import said
 
-Run = Callable[..., tuple[int, str, str]]
-
 HANGS_UP, BUSY, NO_RESPONSE, REFUSED = "+15550100016", "+15550100017", "+15550100018", "+15550100403"
 ENDS_WITH_38, FAILS_WITH_41 = "+15550100638", "+15550100741"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in a directory of its own; returns exit status, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = app(arguments) or 0
-        except SystemExit as end:
-            status = int(str(end.code or 0))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import trio
 from rich.console import Console as RichConsole
 from trio.testing import MockClock
 
-from agentao_trio.cli import app
 from agentao_trio.cli.callers import CALLERS, Callers, Pace, check_caller, parse_pace
 from agentao_trio.cli.console import LONGEST_LINE, Console, LineReader
 from agentao_trio.cli.durations import rate
@@ -26,12 +24,10 @@ from agentao_trio.cli.running import UsageError
 from agentao_trio.cli.screen import Screen
 from agentao_trio.gateway import Gateway
 from agentao_trio.messages import InboundRule
+from tests.integration.conftest import Run
 from tests.support.accounts import private_pem, public_pem, write_account
 from tests.support.programs import said
 from tests.support.simulated import simulated
-
-Run = Callable[..., tuple[int, str, str]]
-
 
 # -- how often --------------------------------------------------------------------------------------------------------
 
@@ -305,28 +301,21 @@ def test_a_terminal_ends_it_at_once(before: list[str], typed: bytes, tmp_path: P
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(run: Run) -> Run:
     """Run a command in a directory with an account, its public key, and an account that nobody knows."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     write_account(Path("account.json"))
     write_account(Path("stranger.json"), "initech")
     Path("acme.pem").write_text(public_pem("acme"))
     Path("private.pem").write_text(private_pem("acme"))
     Path("numbers.csv").write_text("to\n+15550100017\n")
+    secrets = private_pem("acme").splitlines()[1:-1]
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = app(arguments) or 0
-        except SystemExit as end:
-            status = int(str(end.code or 0))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        secrets = private_pem("acme").splitlines()[1:-1]
+    def run_and_tell_no_secret(*arguments: str) -> tuple[int, str, str]:
+        status, out, err = run(*arguments)
         assert not [line for line in secrets if line[:20] in out + err]
         return status, out, err
 
-    return run
+    return run_and_tell_no_secret
 
 
 def test_a_token_goes_round_by_hand(run: Run) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio import messages
-from agentao_trio.cli import app, history_export
+from agentao_trio.cli import history_export
 from agentao_trio.cli.live import _follow
 from agentao_trio.conformance.requirements import REQUIREMENTS
 from agentao_trio.errors import CallEnded
@@ -29,30 +29,17 @@ from agentao_trio.live.feed import Feed
 from agentao_trio.messages import CallEvent, EventType
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.store import open_store
+from tests.integration.conftest import Run
 from tests.support.programs import said
 from tests.support.simulated import simulated
 
 ECHO, BUSY = "+15550100001", "+15550100017"
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run ``agentao-trio history``; returns exit status, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = app(("history", *arguments)) or 0
-        except SystemExit as end:
-            status = int(str(end.code or 0))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return run
+def run(run: Run) -> Run:
+    """Run ``agentao-trio history``."""
+    return functools.partial(run, "history")
 
 
 async def _make_calls(path: Path) -> None:
