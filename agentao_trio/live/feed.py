@@ -480,10 +480,12 @@ class Feed:
             call.renamed(call_sid, seq=self._released.pop(call_sid, -1) + 1)
             self._open[call_sid] = call
         else:  # events of the new sid were quicker than the reply that named it
-            names = ("direction", "from", "to", "trunkId")
+            names = ("from", "to", "trunkId")
             lacking = {
                 name: call.object[name] for name in names if call.object.get(name) and not other.object.get(name)
             }
+            if call.object["direction"] != other.object["direction"]:  # which was a guess
+                lacking["direction"] = call.object["direction"]
             if lacking and other.ended_at is None:
                 self._update(other, "status_update", {"status": other.status, **lacking}, lacking, at)
         # Its number goes on under the new sid; were there another call by the old one, clients would know better.

@@ -198,3 +198,35 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(full.args[0]["events"]) == 100
     assert len(full.args[0]["data"]["recordings"]) == 20
     assert full.args[0]["data"]["recordingCount"] == 600
+
+
+@pytest.mark.parametrize("epoch", ["", "a:b"])
+def test_an_epoch_can_be_told_from_what_follows_it(epoch: str) -> None:
+    with pytest.raises(ValueError, match="a word without a colon"):
+        Feed(epoch)
+
+
+def test_an_error_that_is_no_calls_is_told_to_those_who_watch_all() -> None:
+    [error] = Story().tell(RecordKind.ERROR, "", source="session", type="ConnectionLost", message="gone")
+    assert (error.name, error.rooms) == ("error", ("call-updates",))
+    assert Story().tell(RecordKind.SESSION, "", state="up") == []
+
+
+def test_events_of_the_new_sid_may_be_quicker_than_the_word_of_it() -> None:
+    story = Story()
+    story.begin("mine")
+    story.tell(RecordKind.EVENT, "theirs", verdict="in_order", event={"event_type": "CHANNEL_CREATE"})
+    told = story.tell(RecordKind.CALL, "theirs", phase="renamed", call_sid_before="mine")
+    assert [event.args[0]["data"] for event in told if event.name == "call_update"] == [
+        {"status": "initiated", "from": "100", "to": "200", "direction": "outbound"}
+    ]
+    assert [(call["callSid"], call["direction"]) for call in told[-1].args[0]] == [("theirs", "outbound")]
+
+
+def test_old_names_and_calls_left_to_others_are_forgotten_in_the_end() -> None:
+    story = Story()
+    for number in range(10_001):
+        story.tell(RecordKind.CALL, f"left{number}", phase="over", how="released")
+    # The first one is forgotten, so that what is told of it is news again; the last one is another worker's still.
+    assert story.tell(RecordKind.TOOL, "left0", name="f", tool_call_id="t", phase="started") != []
+    assert story.tell(RecordKind.TOOL, "left10000", name="f", tool_call_id="t", phase="started") == []
