@@ -314,3 +314,27 @@ def test_what_is_held_is_bounded_in_bytes_and_in_parts(events: list[PartEvent], 
     for response_id in "rs":
         accumulators.forget(response_id)
     assert (accumulators.statistics().parts, accumulators.statistics().bytes_held) == (0, 0)
+
+
+def test_the_end_of_a_response_makes_room_for_its_parts() -> None:
+    accumulators = Accumulators()
+    delta = {
+        "type": "response.output_text.delta",
+        "response_id": "r",
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "Good day.",
+    }
+    audio = delta | {"type": "response.output_audio.delta", "delta": "AAAA"}
+    done = {"type": "response.done", "response": {"id": "r"}}
+    arguments = delta | {"type": "response.function_call_arguments.done", "arguments": "{}", "item_id": "f"}
+    told = [accumulators.apply(decode_server_event(json.dumps(each)).event) for each in (delta, audio, arguments, done)]
+    assert [(each.characters, each.audio_bytes, each.complete) if each else None for each in told] == [
+        (9, 0, False),
+        (9, 3, False),
+        (2, 0, True),
+        None,
+    ]
+    assert accumulators.text(("r", "i", 0)) is None
+    assert accumulators.part(("r", "f", 0)) is None

@@ -127,3 +127,20 @@ def test_what_an_alarm_says() -> None:
         ("item i", "before its beginning"),
         ("part 0 of item i", "before its beginning"),
     ]
+
+
+def test_an_event_without_an_id_is_found_and_what_nobody_knows_is_left_alone() -> None:
+    created = {"type": "response.created", "event_id": "", "response": {"id": "r"}}
+    assert [(each.about, each.rule) for each in check([created, {"type": "weather.changed"}])] == [
+        ("the event", "has no id")
+    ]
+    # Keys come with no id of their own.
+    assert check([{"type": "input_audio_buffer.dtmf_event_received", "event": "5", "received_at": 1}]) == []
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    checker = SequenceCheck()
+    for number in range(20_000):
+        event = {"type": "response.created", "event_id": f"e{number}", "response": {"id": f"r{number}"}}
+        assert checker.check(decode_server_event(json.dumps(event))) == ()
+    assert checker.statistics().things < 20_000

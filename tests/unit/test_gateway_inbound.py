@@ -225,3 +225,33 @@ def test_buckets_hold_what_is_pending_and_the_calls_that_wait() -> None:
     assert bench.types(sid) == [CREATE, ANSWER]
     assert act("none", 1).processed_count == 0
     assert act("c", 3) is Silence.RESET
+
+
+def test_a_caller_who_waits_can_be_sent_away_from_the_bucket() -> None:
+    bench = Bench()
+    first, second = ring(bench) or "", ring(bench) or ""
+    skip = m.BucketActionRequest(bucket_id="inbound:main", action=2)
+    assert bench.ask(skip).processed_count == 1
+    assert (bench.types(first), bench.types(second)) == ([CREATE, HANGUP], [CREATE])
+
+
+def test_a_campaign_runs_once_and_only_so_many_at_a_time() -> None:
+    bench = Bench(GatewaySettings(max_campaigns=1))
+    rows = "to\n" + f"{ECHO}\n" * 3
+    assert bulk(bench, rows, max_concurrent_calls=1).status == "ACCEPTED"
+    assert "'c' is running already" in bulk(bench, rows).status
+    assert "1 campaigns are running already" in bulk(bench, rows, campaign_id="d").status
+    # Another tenant has campaigns of its own.
+    other = bench.connect(tenant="other")
+    request = m.BulkRequest(csv_url="/numbers.csv", campaign_id="c", template_trunk_id="main")
+    assert bench.ask(request, other).status == "ACCEPTED"
+
+
+def test_a_row_whose_call_is_known_already_or_named_too_long_is_left_out() -> None:
+    bench = Bench()
+    bench.originate(ECHO, "known")
+    reply = bulk(bench, f"to,call_sid\n{ECHO},known\n{ECHO},{'x' * 300}\n{ECHO},new\n")
+    assert reply.loaded_numbers == 2
+    bench.run(0.3)
+    assert bench.types("known")[:2] == bench.types("new")[:2] == [CREATE, ANSWER]
+    assert bench.model.statistics().calls_open == 2

@@ -359,6 +359,27 @@ def test_client_ids_and_their_events_are_bounded() -> None:
     assert bench.model.statistics().subscriptions_forgotten >= 9
 
 
+def test_a_client_that_is_there_is_forgotten_when_nobody_is_away() -> None:
+    bench = Bench(GatewaySettings(max_clients=2), client_id="me")
+    second, third = bench.connect("second"), bench.connect("third")
+    assert bench.model.statistics().subscriptions_forgotten == 1
+    bench.originate(ECHO, "hers", client_id="third")
+    bench.originate(ECHO, "his", client_id="second")
+    bench.run(0.3)
+    assert [bench.types(sid, peer) for sid, peer in (("hers", third), ("his", second))] == [[CREATE, ANSWER]] * 2
+
+
+def test_one_connection_listens_for_so_many_client_ids() -> None:
+    bench = Bench(client_id="client-0")
+    for n in range(1, 17):
+        bench.ask(m.EventStreamRequest(client_id=f"client-{n}"))
+    bench.originate(ECHO, "first", client_id="client-0")
+    bench.originate(ECHO, "last", client_id="client-16")
+    bench.run(0.3)
+    assert (bench.types("first"), bench.types("last")) == ([], [CREATE, ANSWER])
+    assert bench.model.statistics().subscriptions_forgotten == 1
+
+
 # -- timers ------------------------------------------------------------------------------------------------------------
 
 

@@ -102,13 +102,15 @@ def test_structured_lines_name_the_call() -> None:
             raise RuntimeError("boom")
         except RuntimeError:
             log.exception("call %s: failed", "c-2")
+        log.warning("left", extra={"call_sid": "c-3"})
     finally:
         log.removeHandler(handler)
-    first, second, third = map(json.loads, stream.getvalue().splitlines())
+    first, second, third, fourth = map(json.loads, stream.getvalue().splitlines())
     assert (first["call_sid"], first["message"], first["level"]) == ("c-1", "call c-1: left", "WARNING")
     assert "call_sid" not in second
     assert second["message"] == "no call here: 7"
     assert "RuntimeError: boom" in third["traceback"]
+    assert fourth["call_sid"] == "c-3"
 
 
 @given(st.text(), st.integers(1, 50))

@@ -187,3 +187,18 @@ async def test_an_iterator_takes_its_events_and_one_that_falls_behind_is_told() 
         with pytest.raises(EventsOverrun):
             [event async for event in slow]
     assert router.statistics().overruns == 1
+
+
+async def test_nothing_is_delivered_after_the_end_and_whoever_asks_then_is_told_at_once() -> None:
+    heard: list[ServerEvent] = []
+    async with trio.open_nursery() as nursery:
+        router = Router(nursery)
+        with pytest.raises(ValueError, match="not by ''"):
+            router.subscribe("", heard.append)
+        gone = router.subscribe("*", heard.append)
+        router.route(DONE)
+        gone.close()
+        router.route(CLEARED)
+        router.end()
+        assert [event async for event in router.events()] == []
+    assert heard == [DONE]
