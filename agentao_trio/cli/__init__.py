@@ -8,9 +8,8 @@ finished, connections closed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 from cyclopts.types import ExistingFile
@@ -30,13 +29,11 @@ from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import service_account, trusted_keys
 from agentao_trio.cli.live import live_app
 from agentao_trio.cli.one_call import CallOptions, OneCall
-from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, log_to_stderr, output, run, until_signalled
+from agentao_trio.cli.running import INTERRUPTED, UsageError, about, errors, log_to_stderr, output, run, until_signalled
 from agentao_trio.cli.screen import Screen, printable
 from agentao_trio.dialplan import check_destination
 
 __all__ = ["app", "main"]
-
-T = TypeVar("T")
 
 app: App = App(
     name="agentao-trio",
@@ -181,6 +178,10 @@ def gateway_command(
     async def command() -> int:
         if require_token and not trust:
             raise UsageError("--require-token needs --trust: nobody's token would be good")
+        with about("--inbound"):
+            pace = None if inbound is None else parse_pace(inbound)
+        with about("--inbound-from"):
+            callers = tuple(check_caller(each.strip()) for each in inbound_from.split(","))
         options = GatewayOptions(
             host=host,
             port=port,
@@ -189,9 +190,9 @@ def gateway_command(
             rpc_reply=rpc_reply,
             trusted=trusted_keys(trust),
             require_token=require_token,
-            inbound=_about("--inbound", parse_pace, inbound) if inbound is not None else None,
+            inbound=pace,
             trunk=inbound_trunk,
-            callers=tuple(_about("--inbound-from", check_caller, each.strip()) for each in inbound_from.split(",")),
+            callers=callers,
             faults=fault,
             fuzz=fuzz,
         )
@@ -376,14 +377,6 @@ def doctor_command(
         return received or status
 
     return run(command)
-
-
-def _about(option: str, parse: Callable[[str], T], text: str) -> T:
-    """What ``parse`` makes of an option; its complaint names the option."""
-    try:
-        return parse(text)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error}") from None
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from cyclopts import App, Parameter, validators
 
 from agentao_trio.call import ActiveCall
 from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess
-from agentao_trio.cli.running import FAILURE, UsageError, output, report_error, run, until_signalled
+from agentao_trio.cli.running import FAILURE, UsageError, about, output, report_error, run, until_signalled
 from agentao_trio.cli.screen import Screen
 from agentao_trio.cli.transcript import Transcript
 from agentao_trio.cli.workers import supervise
@@ -56,7 +56,7 @@ agent_app: App = App(
 ended by Ctrl-C or SIGTERM""",
 )
 
-Text = Annotated[str | None, Parameter(show_default=False)]
+OptionalText = Annotated[str | None, Parameter(show_default=False)]
 
 
 @Parameter(name="*")
@@ -66,15 +66,15 @@ class AgentOptions:
 
     model: str = SIMULATED
     """"simulated", or a Realtime model's WebSocket: wss://…; its key comes from REALTIME_API_KEY or OPENAI_API_KEY."""
-    gateway: Text = None
+    gateway: OptionalText = None
     """The gateway, as quic://HOST:PORT. Without one, the embedded one is started and simulated callers call in."""
     access: GatewayAccess = NOTHING_GIVEN
     """How it is reached, and as whom."""
     trunk: str = "main"
     """The line whose calls are answered."""
-    instructions: Text = None
+    instructions: OptionalText = None
     """What the model is told to do; a file's name after an @."""
-    voice: Text = None
+    voice: OptionalText = None
     """One of the model's voices."""
     greet: bool = True
     """Have the model speak first."""
@@ -94,9 +94,9 @@ class AgentOptions:
     """Show the calls in the browser, on this port of loopback; 0 takes a free one."""
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 1
     """Processes, one a core, each with a session of its own. They share the calls where there is a --fleet."""
-    fleet: Text = None
+    fleet: OptionalText = None
     """redis://…: share calls with other workers, here and on other machines, so that each is answered once."""
-    client_id: Text = None
+    client_id: OptionalText = None
     """What the gateway knows this program by; should be stable. Each worker adds its number."""
 
 
@@ -139,10 +139,8 @@ def _check(options: AgentOptions) -> None:
     if options.history is not None and not options.history.parent.is_dir():
         raise UsageError(f"--history: there is no directory {options.history.parent}")
     if options.record is not None:
-        try:
+        with about("--record"):
             options.record.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--record {options.record}: {error.strerror or error}") from None
 
 
 def _check_fleet(url: str | None) -> None:
@@ -372,11 +370,10 @@ def _instructions(text: str | None) -> str:
         return "You answer the telephone. Be brief and friendly. Say goodbye before you hang up."
     if text.startswith("@"):
         try:
-            return Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--instructions {text}: {error.strerror or error}") from None
+            with about("--instructions"):
+                return Path(text[1:]).read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise UsageError(f"--instructions {text}: the file is not UTF-8 text") from None
+            raise UsageError(f"--instructions: {text[1:]}: the file is not UTF-8 text") from None
     return text
 
 

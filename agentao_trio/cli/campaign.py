@@ -35,7 +35,7 @@ from agentao_trio.campaign import (
 from agentao_trio.campaign_plan import counted_lines
 from agentao_trio.cli.course import Course
 from agentao_trio.cli.durations import typed_seconds
-from agentao_trio.cli.running import FAILURE, UsageError, errors
+from agentao_trio.cli.running import FAILURE, UsageError, about, errors
 from agentao_trio.cli.screen import Screen, bare_table, printable
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import NumbersError
@@ -109,10 +109,8 @@ def check_report(path: Path) -> None:
     """Raise :class:`UsageError` for a name or a place that a report cannot be written to."""
     if path.suffix not in (".csv", ".json"):
         raise UsageError(f"--report: {path} should end in .csv or .json")
-    try:
+    with about("--report"):
         path.open("a").close()
-    except OSError as error:
-        raise UsageError(f"--report: cannot write {path}: {error.strerror or error}") from None
 
 
 def write_report(path: Path, result: CampaignResult) -> None:

@@ -17,7 +17,7 @@ import trio
 
 from agentao_trio.audio import Codec, from_pcm16
 from agentao_trio.call import ActiveCall, CallEnding
-from agentao_trio.cli.running import FAILURE, UsageError, until_signalled
+from agentao_trio.cli.running import FAILURE, about, until_signalled
 from agentao_trio.cli.screen import SUMMARY, CallRow, Screen, call_table, state_of
 from agentao_trio.cli.wav import SPEECH, WavRecorder, read_wav
 from agentao_trio.errors import AgentaoError, CallEnded
@@ -215,12 +215,8 @@ class Demo:
     """Ten calls, or more or fewer, and what became of them. Raises UsageError for a directory that cannot be made."""
 
     def __init__(self, *, calls: int, seconds: float | None, directory: Path, screen: Screen) -> None:
-        try:
+        with about("--record"):
             directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot make the directory {directory}: {error.strerror or error}; see --record"
-            ) from None
         self.said: bytes = speech(seconds)
         self._directory = directory
         self._screen = screen

@@ -23,6 +23,7 @@ from cryptography import x509
 
 from agentao_trio import messages
 from agentao_trio.cli.access import NO_CREDENTIALS, RpcLength, Trust
+from agentao_trio.cli.running import FAILURE
 from agentao_trio.cli.screen import Screen
 from agentao_trio.close_codes import CloseCode
 from agentao_trio.credentials import ServiceAccount, TokenSource
@@ -403,7 +404,7 @@ async def examine(options: DoctorOptions, screen: Screen) -> int:
     verdicts = [finding.verdict for finding in examination.findings.values()]
     if failed := [step for step in examination.findings if examination.findings[step].verdict is Verdict.FAILED]:
         screen.say(f"failed: {', '.join(failed)}")
-        return 1
+        return FAILURE
     untold = verdicts.count(Verdict.UNKNOWN)
     screen.say("all is well" if not untold else f"nothing is wrong as far as can be seen; {untold} could not be told")
     return 0

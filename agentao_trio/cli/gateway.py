@@ -14,7 +14,7 @@ from rich.table import Table
 
 from agentao_trio.cli.callers import Callers, Pace
 from agentao_trio.cli.console import Console, standard_input
-from agentao_trio.cli.running import UsageError
+from agentao_trio.cli.running import UsageError, about
 from agentao_trio.cli.screen import Screen, bare_table
 from agentao_trio.credentials import TokenVerifier, TrustedKey
 from agentao_trio.gateway import FAR_ENDS, GatewaySettings, open_gateway
@@ -93,7 +93,8 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
             raise OSError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from None
         except ValueError as error:
             raise UsageError(f"no certificate can be made for that --name: {error}") from None
-        _write(options.ca_file, gateway.ca_pem)
+        with about("--ca-file"):
+            options.ca_file.write_bytes(gateway.ca_pem)
         ca = shlex.quote(str(options.ca_file))
         screen.say(f"Listening on {gateway.endpoint}; its certificate authority is in {options.ca_file}. Call it:")
         shown = " --credentials ACCOUNT.json --presenter first_stream" if options.require_token else ""
@@ -116,13 +117,6 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
             else:
                 await Console(gateway, callers, screen, far_ends).run(commands)
             nursery.cancel_scope.cancel()
-
-
-def _write(path: Path, pem: bytes) -> None:
-    try:
-        path.write_bytes(pem)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; see --ca-file") from None
 
 
 def far_ends() -> Table:

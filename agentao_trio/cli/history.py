@@ -25,7 +25,7 @@ from agentao_trio.causes import q850_name
 from agentao_trio.cli.durations import seconds, typed_seconds
 from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
 from agentao_trio.cli.history_export import write, write_parquet
-from agentao_trio.cli.running import FAILURE, UsageError, output, run, until_signalled
+from agentao_trio.cli.running import FAILURE, UsageError, about, output, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.history import CallFilter, History, open_history
 from agentao_trio.history_report import report
@@ -313,10 +313,8 @@ def report_command(
         }
         zone = datetime.datetime.now().astimezone().tzinfo
         page = report(analysis.figures(), calls, distributions=drawn, title=title, zone=zone)
-        try:
+        with about("--out"):
             out.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {out}: {error.strerror or error}; see --out") from None
 
     async def command() -> int:
         await trio.to_thread.run_sync(make)
@@ -512,7 +510,7 @@ def export_command(
             elif out is None:
                 write(rows, form, sys.stdout)
             else:
-                with out.open("w", encoding="utf-8", newline="") as target:
+                with about("--out"), out.open("w", encoding="utf-8", newline="") as target:
                     write(rows, form, target)
         return 0
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO, get_args, get_type_hints
 
 import attrs
 
-from agentao_trio.cli.running import UsageError
+from agentao_trio.cli.running import UsageError, about
 from agentao_trio.summaries import CallSummary
 
 __all__ = ["write", "write_parquet"]
@@ -44,12 +44,9 @@ def write_parquet(rows: Iterator[dict[str, Any]], path: Path, *, of_calls: bool)
     types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     columns = get_type_hints(CallSummary) if of_calls else _RECORD
     schema = pyarrow.schema([(name, types[_plain_type(of)]) for name, of in columns.items()])
-    try:
-        with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-            while batch := [_flat(row) for row in itertools.islice(rows, ROWS_TOGETHER)]:
-                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; see --out") from None
+    with about("--out"), pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while batch := [_flat(row) for row in itertools.islice(rows, ROWS_TOGETHER)]:
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def _plain_type(of: Any) -> Any:

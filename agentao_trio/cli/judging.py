@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from agentao_trio.cli.conformance import ConformanceOptions
 from agentao_trio.cli.durations import rate, seconds
-from agentao_trio.cli.running import INTERRUPTED, UsageError, errors, output, report_error, run, until_signalled
+from agentao_trio.cli.running import INTERRUPTED, UsageError, about, errors, output, report_error, run, until_signalled
 from agentao_trio.cli.screen import bare_table, printable
 from agentao_trio.conformance import checks as checks
 from agentao_trio.conformance import report as reports
@@ -57,11 +57,9 @@ def command(where: str, asked: ConformanceOptions) -> int:
         target, profile = _target(where, asked)
         _make_room(asked)
         return _judge(where, target, profile, options, asked)
-    except ValueError as error:
+    except (UsageError, ProfileError, ValueError) as error:
         return report_error(UsageError(str(error)))
-    except (UsageError, ProfileError) as error:
-        return report_error(UsageError(str(error)))
-    except OSError as error:  # what was written, or was to be
+    except OSError as error:  # what was being written
         return report_error(error)
 
 
@@ -126,7 +124,8 @@ def _target(where: str, asked: ConformanceOptions) -> tuple[Target, Profile | No
     if asked.keylog is not None:
         profile = attrs.evolve(profile, tls=attrs.evolve(profile.tls, keylog=asked.keylog))
     if asked.qlog is not None:
-        asked.qlog.mkdir(parents=True, exist_ok=True)
+        with about("--qlog"):
+            asked.qlog.mkdir(parents=True, exist_ok=True)
         # aioquic's own engine logs everything.
         traced = attrs.evolve(profile.transport, engine="stock", qlog=asked.qlog)
         profile = attrs.evolve(profile, transport=traced)
@@ -196,12 +195,14 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 
 
 def _make_room(asked: ConformanceOptions) -> None:
-    """Raise OSError for a place that results cannot be written to, while nothing has been lost yet."""
+    """Raise UsageError for a place that results cannot be written to, while nothing has been lost yet."""
     if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
-    for path in (asked.json, asked.junit, asked.html):
+        with about("--out"):
+            asked.out.mkdir(parents=True, exist_ok=True)
+    for option, path in (("--json", asked.json), ("--junit", asked.junit), ("--html", asked.html)):
         if path is not None:
-            path.open("a").close()
+            with about(option):
+                path.open("a").close()
 
 
 def _write(report: RunReport, asked: ConformanceOptions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 from rich.console import Console
@@ -18,6 +19,7 @@ __all__ = [
     "INTERRUPTED",
     "USAGE",
     "UsageError",
+    "about",
     "errors",
     "log_to_stderr",
     "output",
@@ -42,6 +44,15 @@ SPELLINGS = {
 
 class UsageError(Exception):
     """What was asked for cannot be done as it was asked; the message says what would be right."""
+
+
+@contextmanager
+def about(option: str) -> Iterator[None]:
+    """What is wrong with the value of an option, or with the file that it names, is told with the option's name."""
+    try:
+        yield
+    except (OSError, UsageError) as error:
+        raise UsageError(f"{option}: {_in_words(error)}") from None
 
 
 #: What is told in one line and is no mistake of ours. A module that is missing names the extra that it comes with.

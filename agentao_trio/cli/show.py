@@ -12,7 +12,7 @@ import trio
 
 from agentao_trio.cli.agent import Agent, AgentOptions, embedded_gateway
 from agentao_trio.cli.demo import PLANS, Plan, speech
-from agentao_trio.cli.running import UsageError
+from agentao_trio.cli.running import about
 from agentao_trio.cli.screen import Screen
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import AgentaoError
@@ -40,10 +40,8 @@ class Show:
 
     async def run(self) -> None:
         """Go on until cancelled."""
-        try:
+        with about("--record"):
             self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the directory {self._directory}: {error.strerror}; see --record") from None
         hub = Hub()
         async with contextlib.AsyncExitStack() as stack:
             gateway = await stack.enter_async_context(embedded_gateway())

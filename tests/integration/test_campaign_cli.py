@@ -132,7 +132,7 @@ def test_several_mistakes_are_all_told_and_nobody_is_called(campaign: Run) -> No
         ("to\n+1555\n", ["--retry-after", "soon"], "--retry-after: 'soon' is no pause, for example 90s, 5m or 19=10m"),
         ("to\n+1555\n", ["--retry-after", "20=5m"], "--retry: there is a pause after cause 20, which is not among"),
         ("to\n+1555\n", ["--report", "outcomes.xls"], "--report: outcomes.xls should end in .csv or .json"),
-        ("to\n+1555\n", ["--report", "none/there.csv"], "--report: cannot write none/there.csv: No such file"),
+        ("to\n+1555\n", ["--report", "none/there.csv"], "--report: none/there.csv: No such file"),
         ("to\n+1555\n", ["--trunk", ""], "line 2: +1555 has no trunk"),
         ("to\n+1555\n", ["--max-concurrent", "0"], "Must be >= 1"),
         ("to\n+1555\n", ["--play", "numbers.csv"], "numbers.csv: not a PCM WAV file"),

@@ -46,12 +46,12 @@ WRONG = {
     f"agent --fleet http://host --gateway {NOWHERE}": (2, "--fleet takes the address of a Redis"),
     f"call +15550100016 --gateway {NOWHERE} --server-name a..é": (1, "no certificate can be for the name 'a..é'"),
     f"call +15550100016 --gateway {NOWHERE} --server-name bücher.example": (1, "nobody listens on UDP port 1"),
-    "conformance simulated --out text": (1, "text: File exists"),
-    "conformance simulated --json missing/results.json": (1, "missing/results.json: No such file or directory"),
-    "conformance simulated --html .": (1, ".: Is a directory"),
-    "demo --live --no-browser --port 0 --record text": (2, "cannot make the directory text: File exists"),
+    "conformance simulated --out text": (2, "--out: text: File exists"),
+    "conformance simulated --json missing/results.json": (2, "--json: missing/results.json: No such file or directory"),
+    "conformance simulated --html .": (2, "--html: .: Is a directory"),
+    "demo --live --no-browser --port 0 --record text": (2, "--record: text: File exists"),
     "gateway --port 0 --name a..b": (2, "no certificate can be made for that --name"),
-    "history export calls.db --out .": (1, ".: Is a directory"),
+    "history export calls.db --out .": (2, "--out: .: Is a directory"),
     "history list calls.db --limit 99999999999999999999": (2, "--limit. Must be <= 1000000000"),
 }
 
