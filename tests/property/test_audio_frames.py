@@ -54,6 +54,12 @@ def test_a_template_writes_what_the_general_codec_writes(
         assert written == encode_frame(MethodId.AudioFrame, messages.encode(frame))
 
 
+def test_a_frame_ends_its_stream_only_where_that_is_said() -> None:
+    template = FrameTemplate("call", "PCMU")
+    assert template.frame(b"ab", 7) == template.frame(b"ab", 7, end_of_stream=False)
+    assert template.frame(b"ab", 7) != template.frame(b"ab", 7, end_of_stream=True)
+
+
 def test_a_template_refuses_what_the_general_codec_refuses() -> None:
     with pytest.raises(LocalProtocolError, match=r"AudioFrame\.call_sid takes text"):
         FrameTemplate("\ud800", "PCMU").frame(b"", 0)

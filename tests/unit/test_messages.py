@@ -385,3 +385,25 @@ def test_a_message_has_to_fit_a_frame() -> None:
 def test_only_messages_can_be_encoded(thing: Any) -> None:
     with pytest.raises(LocalProtocolError, match="is not a message of the protocol"):
         messages.encode(thing)
+
+
+# -- the slow way, field by field, which the quick one leaves what is unusual to -------------------------------------
+
+
+def test_field_by_field_the_largest_numbers_are_written_and_no_larger_ones() -> None:
+    layout = messages._layout_of(AudioFrame)
+    largest = AudioFrame(call_sid="c", sequence_number=2**64 - 1)
+    assert layout.encode_by_field(largest) == messages.encode(largest)
+    with pytest.raises(LocalProtocolError, match="no less than 0, no more than 18446744073709551615"):
+        layout.encode_by_field(attrs.evolve(largest, sequence_number=2**64))
+    with pytest.raises(LocalProtocolError, match="no less than 0"):
+        layout.encode_by_field(attrs.evolve(largest, sequence_number=-1))
+
+
+def test_field_by_field_numbers_have_their_names() -> None:
+    body = messages.encode(CallEvent(call_sid="c", event_type=EventType.CHANNEL_HOLD))
+    event = messages._layout_of(CallEvent).decode_by_field(body, 0, len(body)).message
+    assert event.event_type is EventType.CHANNEL_HOLD
+    unheard_of = messages.encode(CallEvent(call_sid="c", event_type=99))
+    event = messages._layout_of(CallEvent).decode_by_field(unheard_of, 0, len(unheard_of)).message
+    assert event.event_type == 99

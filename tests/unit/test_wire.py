@@ -181,6 +181,13 @@ def test_a_frame_that_lost_its_end_is_not_taken_for_the_other_convention() -> No
     assert refusal.value.reason == "bad_frame_length"
 
 
+def test_an_envelope_of_a_negative_size_is_no_sign_of_the_other_convention() -> None:
+    body = struct.pack("<BBi", 0, 0, -1)
+    with pytest.raises(RemoteProtocolError, match="a request of 14 bytes gives its length as 14") as refused:
+        decode_request(length(14) + length(1) + body)
+    assert (refused.value.reason, refused.value.offset) == ("bad_frame_length", 0)
+
+
 def test_an_exclusive_request_may_hold_anything() -> None:
     """Only the inclusive reading looks into the body; whose fault a bad one is, decoding it will tell."""
     assert decode_request(encode_request(7, b"")) == (7, b"", "exclusive")
