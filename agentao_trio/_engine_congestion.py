@@ -152,8 +152,14 @@ class MediaWindow(_Counting):
             # signature): what is made of it would make two runs differ that are the same in everything else.
             self.bytes_in_flight -= packet.sent_bytes
             return
-        super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
         self.media.acknowledged(packet.sent_bytes)
+        if 2 * self.bytes_in_flight < self._bounded:
+            # A window that nobody fills says nothing of the path, and does not grow (RFC 9002 §7.8). Calls do not fill
+            # theirs, so that this is nearly always.
+            self.bytes_in_flight -= packet.sent_bytes
+            self.last_ack = now  # which CUBIC tells a pause by
+            return
+        super().on_packet_acked(now=now, packet=packet)  # type: ignore[safe-super]
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         super().on_rtt_measurement(now=now, rtt=rtt)  # type: ignore[safe-super]

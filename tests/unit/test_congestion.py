@@ -72,6 +72,45 @@ def speak(window: MediaWindow, per_second: float, now: float, seconds: float, *,
     return now
 
 
+# -- a window that nobody fills ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cubic", "reno"])
+def test_a_window_that_nobody_fills_does_not_grow(name: str) -> None:
+    window = controller(name)
+    before = window.congestion_window
+    for each in range(100):
+        [packet] = sent = packets(1, each * 0.02)
+        send(window, sent)
+        window.on_packet_acked(now=each * 0.02 + 0.01, packet=packet)
+    assert (window.congestion_window, window.bytes_in_flight) == (before, 0)
+
+
+@pytest.mark.parametrize("name", ["cubic", "reno"])
+def test_a_window_that_is_filled_grows_as_long_as_half_of_it_is_in_use(name: str) -> None:
+    window = controller(name)
+    before = window.congestion_window
+    sent = packets(before // DATAGRAM, 1.0)
+    send(window, sent)
+    for packet in sent:
+        window.on_packet_acked(now=1.01, packet=packet)
+    grown_by = window.congestion_window - before
+    assert before // 3 < grown_by < before
+    assert window.bytes_in_flight == 0
+
+
+def test_one_call_is_no_pause_to_cubic() -> None:
+    window = controller("cubic")
+    lose(window, 5, 0.0)
+    before = window._window
+    for each in range(500):
+        now = 0.1 + each * 0.02
+        [packet] = sent = packets(1, now)
+        send(window, sent)
+        window.on_packet_acked(now=now + 0.01, packet=packet)
+    assert window._window == before  # after a pause it would begin anew, with ten datagrams
+
+
 # -- the rate -------------------------------------------------------------------------------------------------------
 
 
