@@ -21,7 +21,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from benchmarks import naive
-from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, stamped
+from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
 
 ORIGINATE, STREAM_EVENTS, AUDIO = 1430677891, 959835745, 2991054320
 
@@ -82,14 +82,14 @@ class Call:
     async def speak(self, offset: float, lateness: list[float]) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + offset
-        while True:
+        for payload in speech(1):
             deadline += PTIME
             await asyncio.sleep(deadline - loop.time())
             number = len(self.sent_at)
             now = loop.time()
             self.sent_at.append(now)
             lateness.append(now - deadline)
-            self.client.say(naive.Audio(self.call_sid, stamped(number), "PCMU", number, False))
+            self.client.say(naive.Audio(self.call_sid, payload, "PCMU", number, False))
 
     async def listen(self, echoes: list[float]) -> None:
         loop = asyncio.get_running_loop()

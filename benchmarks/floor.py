@@ -122,7 +122,8 @@ async def _wake() -> float:
                 asleep.clear()
                 for task in woken:
                     trio.lowlevel.reschedule(task)
-                await trio.lowlevel.checkpoint()
+                while len(asleep) < SLEEPERS:  # a batch is run in either direction, so that we may come before them
+                    await trio.lowlevel.checkpoint()
             best = min(best, time.process_time() - began)
         nursery.cancel_scope.cancel()
     return best / (TURNS // SLEEPERS * SLEEPERS)

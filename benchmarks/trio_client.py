@@ -15,7 +15,7 @@ import trio
 from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
 from agentao_trio.transport import TransportSettings
 from benchmarks.floor import measure_floor
-from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, number_in, quantile, stamped
+from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
 
 
 class Talk:
@@ -27,25 +27,24 @@ class Talk:
         self.echoes: list[float] = []
 
     async def listen(self, call: ActiveCall, *, task_status: trio.TaskStatus[None]) -> None:
-        sent_at: dict[int, float] = {}  # by the packet's own number: one that is shed spends its sequence number
+        sent_at: list[float] = []  # by sequence number; one that is shed spends its own, and the run is worth nothing
 
         def sent(payload: bytes, codec: Codec, deadline: float) -> None:
             now = self.now()
-            sent_at[number_in(payload)] = now
+            sent_at.append(now)
             self.lateness.append(now - deadline)
 
         call._uplink.taps.append(sent)
         frames = call.audio()
         task_status.started()
         async for frame in frames:
-            self.echoes.append(self.now() - sent_at.pop(number_in(frame.payload)))
+            if frame.sequence_number < len(sent_at):
+                self.echoes.append(self.now() - sent_at[frame.sequence_number])
 
 
 async def speak(call: ActiveCall) -> None:
-    number = 0
-    while True:
-        await call.send_audio(b"".join(stamped(number + each) for each in range(5)))
-        number += 5
+    for chunk in speech(5):
+        await call.send_audio(chunk)
 
 
 async def run(session: Session, calls: int, seconds: float) -> Report:

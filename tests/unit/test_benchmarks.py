@@ -26,7 +26,7 @@ from benchmarks.load_gateway import whole_frames
 from benchmarks.pages import fill
 from benchmarks.race import Ratio, race, ratio_of
 from benchmarks.row import Goal, Row, row_of
-from benchmarks.talk import Report, number_in, quantile, stamped
+from benchmarks.talk import PACKET, Report, quantile, speech
 
 # -- the figures ------------------------------------------------------------------------------------------------------
 
@@ -113,7 +113,13 @@ def test_a_report_with_anything_left_behind_says_so() -> None:
     assert attrs.evolve(report, shed=1).has_backlog
     assert Report(**json.loads(report.as_json())) == report
     assert quantile([], 0.99) == math.inf
-    assert number_in(stamped(7)) == 7
+
+
+def test_both_clients_say_the_same_noise() -> None:
+    chunks, packets = speech(5), speech(1)
+    for _ in range(50):  # around the end of the tape and over
+        assert next(chunks) == b"".join(next(packets) for _ in range(5))
+    assert len(next(packets)) == PACKET
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
