@@ -284,12 +284,6 @@ class Connection(trio.abc.AsyncResource):
         self._mark_dirty()
 
     @trio.lowlevel.enable_ki_protection
-    def _write_media(self, stream_id: int, data: bytes) -> None:
-        self._engine.send_media(stream_id, data)
-        self._dirty = True
-        self._transmit.wake()
-
-    @trio.lowlevel.enable_ki_protection
     def _consumed(self, stream_id: int, count: int, unread: int) -> None:
         if count and self._ending is None and self._engine.consumed(stream_id, count, unread):
             self._mark_dirty()

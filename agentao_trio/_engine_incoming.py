@@ -64,6 +64,10 @@ class Incoming(StockEngine):
             and self._state is QuicConnectionState.CONNECTED
         )
 
+    def next_event(self) -> events.QuicEvent | None:
+        # aioquic looks by having an exception raised, which is what it costs to find nothing.
+        return self._events.popleft() if self._events else None
+
     @property
     def largest_acknowledged(self) -> int:
         return self._space.largest_acked_packet

@@ -117,18 +117,15 @@ class Outgoing(QuicStreamSender):
         self._out_of_order = False  # something was acknowledged before what lies before it
 
     def write(self, data: bytes, end_stream: bool = False) -> None:
-        if not self._is_open:
+        if self._buffer_fin is not None or self._reset_error_code is not None:
             raise RuntimeError("nothing can be written after FIN or reset")
-        self.buffer_is_empty = False
+        if data or end_stream:
+            self.buffer_is_empty = False
         self._buffer += data
         self._buffer_stop += len(data)
         if end_stream:
             self._buffer_fin = self._buffer_stop
             self._pending_eof = True
-
-    @property
-    def _is_open(self) -> bool:
-        return self._buffer_fin is None and self._reset_error_code is None
 
     def write_frames(self, builder: PacketBuilder, credit: int) -> tuple[bool, int]:
         """Write what there is to send into the packet. Whether that is all of it, or all that the peer allows, and how
@@ -138,19 +135,21 @@ class Outgoing(QuicStreamSender):
         assert packet is not None
         limit = builder._flight_capacity - builder._crypto.aead_tag_size
         began = self.highest_offset
-        while True:
+        allowed = began + credit
+        if allowed > stream.max_stream_data_remote:
+            allowed = stream.max_stream_data_remote
+        while not self.buffer_is_empty:
             if self._lost:
                 first = self._pending[0]
                 start, stop = first.start, first.stop
             else:
                 start, stop = self.highest_offset, self._buffer_stop
-                if start == stop and not self._pending_eof:
-                    self.buffer_is_empty = True
+                if stop > allowed:
+                    if start >= allowed:
+                        break
+                    stop = allowed
+                if stream.is_blocked:
                     break
-                allowed = min(began + credit, stream.max_stream_data_remote)
-                if stream.is_blocked or start >= allowed < stop:
-                    break
-                stop = min(stop, allowed)
             size = stop - start
             tail, mark = (_TAIL, 0x8000_0000) if start < _TAIL_LIMIT else (_LONG_TAIL, 0xC000_0000_0000_0000)
             room = limit - buffer.tell() - len(self._head) - tail.size
@@ -175,11 +174,17 @@ class Outgoing(QuicStreamSender):
                 self.highest_offset = stop
             if fin:
                 self._pending_eof = False
+            self.buffer_is_empty = self.highest_offset == self._buffer_stop and not (self._lost or self._pending_eof)
         return True, self.highest_offset - began
 
     def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
         if delivery is _ACKED:
-            if start == self._buffer_start and not self._out_of_order and self._is_open:
+            if (
+                start == self._buffer_start
+                and not self._out_of_order
+                and self._buffer_fin is None
+                and self._reset_error_code is None
+            ):
                 del self._buffer[: stop - start]
                 self._buffer_start = stop
             else:

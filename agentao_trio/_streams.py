@@ -23,6 +23,7 @@ class Owner(Protocol):
     _engine: StockEngine
     _settings: TransportSettings
     _closing: bool  # by us
+    _dirty: bool  # the engine has something to send, and is going to be asked
     _waiting_for_room: dict[SendStream, None]
 
     def _check(self) -> None:
@@ -33,8 +34,6 @@ class Owner(Protocol):
     _over: bool  # closed, or lost
 
     def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None: ...
-
-    def _write_media(self, stream_id: int, data: bytes) -> None: ...
 
     def _consumed(self, stream_id: int, count: int, unread: int) -> None: ...
 
@@ -86,6 +85,16 @@ class SendStream(trio.abc.SendStream):
     ``finish``, ``reset`` or ``aclose``.
     """
 
+    __slots__ = (
+        "_connection",
+        "_cut",
+        "_ended",
+        "_paced",
+        "_place",
+        "_stopped",
+        "stream_id",
+    )
+
     def __init__(self, connection: Owner, stream_id: int, *, paced: bool = False) -> None:
         self.stream_id = stream_id
         self._connection = connection
@@ -109,17 +118,21 @@ class SendStream(trio.abc.SendStream):
         """Those of them that have not left at all: the congestion window, or the peer, does not let them."""
         return self._connection._engine.unsent(self.stream_id)
 
+    @trio.lowlevel.enable_ki_protection
     def write(self, data: bytes) -> None:
         """Append to the stream, without waiting and without a bound of its own: look at :attr:`backlog` first.
 
         The data leaves with the connection's next flush, at the latest in the scheduler's next batch.
         """
-        if self._ended or self._stopped is not None or self._connection._over:
+        connection = self._connection
+        if self._ended or self._stopped is not None or connection._over:
             self._check()
         if self._paced:
-            self._connection._write_media(self.stream_id, data)
+            connection._engine.send_media(self.stream_id, data)
         else:
-            self._connection._write(self.stream_id, data)
+            connection._engine.send_stream_data(self.stream_id, data)
+        if not connection._dirty:
+            connection._mark_dirty()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Append to the stream; wait while more than ``TransportSettings.send_buffer`` bytes are unacknowledged.
@@ -206,6 +219,17 @@ class SendStream(trio.abc.SendStream):
 
 class ReceiveStream(trio.abc.ReceiveStream):
     """The receiving direction of a stream. The peer may send as much as was taken out of here plus one window."""
+
+    __slots__ = (
+        "_buffer",
+        "_connection",
+        "_ended",
+        "_fin",
+        "_place",
+        "_reset",
+        "_stopped",
+        "stream_id",
+    )
 
     def __init__(self, connection: Owner, stream_id: int) -> None:
         self.stream_id = stream_id

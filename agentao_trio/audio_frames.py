@@ -5,10 +5,10 @@ Theory of operation
 The frames of a call differ in their payload and their number, and in nothing else. So the general codec
 (:mod:`agentao_trio.messages`) makes one of them, and what it made serves as the pattern for the rest. A
 :class:`FrameTemplate` writes: it keeps the bytes around the payload and the number. A :class:`FrameReader` reads: for
-each length that bodies have it keeps one ``struct.Struct`` of the whole body, and the bytes that hold the inner
-lengths; a body of that length with those very bytes in those places can be taken apart in one step. Any other body goes
-to the general codec, which says what is wrong with it or serves as the next pattern. So neither knows the wire format
-better than the general codec does, and neither refuses anything itself.
+each length that bodies have it keeps one ``struct.Struct`` of the whole body, and of each call what stands before the
+payload, name and inner lengths; a body of that length that begins with those very bytes can be taken apart in one step.
+Any other body goes to the general codec, which says what is wrong with it or serves as the next pattern. So neither
+knows the wire format better than the general codec does, and neither refuses anything itself.
 """
 
 from __future__ import annotations
@@ -69,21 +69,24 @@ AudioFields: TypeAlias = tuple[str, bytes, str, int, bool]
 
 
 class _Pattern(NamedTuple):
-    """Bodies of one length: what takes one apart, and the bytes that stand before its name and its payload."""
+    """Bodies of one length: what takes one apart, and the calls whose names stand in them, by all that comes before
+    the payload, the inner lengths included."""
 
+    layout: str
     unpack: Callable[[bytes], tuple[Any, ...]]
-    head: bytes
-    payload_size: bytes
+    names: dict[bytes, str]
 
 
 class FrameReader:
     """Reads the bodies of audio frames, of any calls in any order.
 
-    Remembers no more than 64 patterns and codecs, whatever a peer may send; then it begins anew.
+    Remembers no more than 64 patterns and codecs and 4096 names in each, none of them long, whatever a peer may send;
+    then it begins anew.
     """
 
     MEMORY: Final = 64
-    LONGEST_CODEC: Final = 16
+    NAMES: Final = 4096
+    LONGEST_NAME, LONGEST_CODEC = 64, 16
 
     def __init__(self) -> None:
         self._patterns: dict[int, _Pattern] = {}
@@ -93,26 +96,28 @@ class FrameReader:
     def read(self, body: bytes) -> AudioFields:
         """The fields of one frame. Raises ``RemoteProtocolError`` as :func:`agentao_trio.messages.decode` does."""
         if (pattern := self._patterns.get(len(body))) is not None:
-            unpack, known_head, known_size = pattern
-            head, call_sid, size, payload, codec_field, number, ended = unpack(body)
-            if head == known_head and size == known_size and (codec := self._codecs.get(codec_field)) is not None:
-                return call_sid.decode("utf-8", "surrogateescape"), payload, codec, number, ended
+            _, unpack, names = pattern
+            before, payload, codec_field, number, ended = unpack(body)
+            call_sid, codec = names.get(before), self._codecs.get(codec_field)
+            if call_sid is not None and codec is not None:
+                return call_sid, payload, codec, number, ended
         return self._learn(body)
 
     def _learn(self, body: bytes) -> AudioFields:
         frame, skipped, after = messages.decode_counted(AudioFrame, body)
-        sid_end = _HEAD_SIZE + len(frame.call_sid.encode("utf-8", "surrogateescape"))
-        payload_end = sid_end + 4 + len(frame.payload)
+        payload_at = _HEAD_SIZE + len(frame.call_sid.encode("utf-8", "surrogateescape")) + 4
+        payload_end = payload_at + len(frame.payload)
         codec_end = payload_end + 4 + len(frame.codec.encode("utf-8", "surrogateescape"))
-        # Whole, with nothing that we do not know, and a codec that may well come again.
-        if skipped == after == 0 and codec_end + _END_SIZE == len(body) and len(frame.codec) <= self.LONGEST_CODEC:
+        is_short = len(frame.call_sid) <= self.LONGEST_NAME and len(frame.codec) <= self.LONGEST_CODEC
+        # Whole, with nothing that we do not know, and of a call and in a codec that may well come again.
+        if is_short and skipped == after == 0 and codec_end + _END_SIZE == len(body):
             if max(len(self._patterns), len(self._codecs)) >= self.MEMORY:
                 self._patterns.clear()
                 self._codecs.clear()
-            layout = (
-                f"<x{_HEAD_SIZE - 1}s{sid_end - _HEAD_SIZE}s4s{len(frame.payload)}s{codec_end - payload_end}s{_END}"
-            )
-            unpack = struct.Struct(layout).unpack
-            self._patterns[len(body)] = _Pattern(unpack, body[1:_HEAD_SIZE], body[sid_end : sid_end + 4])
+            layout = f"<x{payload_at - 1}s{len(frame.payload)}s{codec_end - payload_end}s{_END}"
+            pattern = self._patterns.get(len(body))
+            if pattern is None or pattern.layout != layout or len(pattern.names) >= self.NAMES:
+                pattern = self._patterns[len(body)] = _Pattern(layout, struct.Struct(layout).unpack, {})
+            pattern.names[body[1:payload_at]] = frame.call_sid
             self._codecs[body[payload_end:codec_end]] = frame.codec
         return frame.call_sid, frame.payload, frame.codec, frame.sequence_number, frame.end_of_stream

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import attrs
 import trio
 
 __all__ = ["Broadcast", "Subscription"]
@@ -18,29 +19,23 @@ __all__ = ["Broadcast", "Subscription"]
 T = TypeVar("T")
 
 
+@attrs.define(eq=False)
 class Subscription(Generic[T]):
     """An async iterator over what is published from now on.
 
     Cancelling a waiting ``__anext__`` loses nothing. ``dropped`` counts the items this reader was too slow for.
     """
 
-    def __init__(
-        self,
-        bound: int,
-        *,
-        overrun: Callable[[], Exception] | None = None,
-        wanted: Callable[[T], bool] | None = None,
-    ) -> None:
-        self.dropped: int = 0
-        self._bound = bound
-        self._items: deque[T] = deque()
-        # A memory channel would do; this costs two thirds of one where an item is taken at once, as audio is.
-        self._waiting: dict[trio.lowlevel.Task, None] = {}
-        self._ended = False
-        self._closed = False
-        self._overrun = overrun
-        self._wanted = wanted
-        self._error: Exception | None = None
+    _bound: int
+    _overrun: Callable[[], Exception] | None = attrs.field(default=None, kw_only=True)
+    _wanted: Callable[[T], bool] | None = attrs.field(default=None, kw_only=True)
+    dropped: int = attrs.field(default=0, init=False)
+    _items: deque[T] = attrs.field(factory=deque, init=False)
+    # A memory channel would do; this costs two thirds of one where an item is taken at once, as audio is.
+    _waiting: deque[trio.lowlevel.Task] = attrs.field(factory=deque, init=False)
+    _ended: bool = attrs.field(default=False, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+    _error: Exception | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._ended else "open"
@@ -56,10 +51,10 @@ class Subscription(Generic[T]):
             task = trio.lowlevel.current_task()
 
             def abort(_: object, task: trio.lowlevel.Task = task) -> trio.lowlevel.Abort:
-                del self._waiting[task]
+                self._waiting.remove(task)
                 return trio.lowlevel.Abort.SUCCEEDED
 
-            self._waiting[task] = None
+            self._waiting.append(task)
             await trio.lowlevel.wait_task_rescheduled(abort)
         if self._items:
             return self._items.popleft()
@@ -68,19 +63,12 @@ class Subscription(Generic[T]):
             raise error
         raise StopAsyncIteration
 
-    def _wake(self) -> None:
-        """Somebody who waits, the one who has waited longest."""
-        task = next(iter(self._waiting))
-        del self._waiting[task]
-        trio.lowlevel.reschedule(task)
-
     def close(self) -> None:
         """Stop listening; iterating ends. Harmless when repeated."""
         self._closed = True
         self._items.clear()
         self._error = None
-        while self._waiting:
-            self._wake()
+        self._wake_all()
 
     def _offer(self, item: T) -> bool:
         """Give the reader an item; False when it will never take another."""
@@ -95,20 +83,25 @@ class Subscription(Generic[T]):
                 return False
             self._items.popleft()
         self._items.append(item)
-        if self._waiting:
-            self._wake()
+        if self._waiting:  # one item is for one of them, the one who has waited longest
+            trio.lowlevel.reschedule(self._waiting.popleft())
         return True
 
     def _end(self, error: Exception | None = None) -> None:
         if not self._closed:
             self._error = error
             self._ended = True
-            while self._waiting:
-                self._wake()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        while self._waiting:
+            trio.lowlevel.reschedule(self._waiting.popleft())
 
 
 class Broadcast(Generic[T]):
     """Publishes to every :class:`Subscription`; the first also gets the last ``early`` items published before it."""
+
+    __slots__ = ("_dropped_elsewhere", "_early", "_ended", "_readers")
 
     def __init__(self, *, early: int = 0) -> None:
         self._readers: list[Subscription[T]] = []
@@ -152,10 +145,13 @@ class Broadcast(Generic[T]):
             self._dropped_elsewhere += len(self._early) == self._early.maxlen
             self._early.append(item)
             return
-        gone = [reader for reader in self._readers if not reader._offer(item)]
-        for reader in gone:
-            self._readers.remove(reader)
-            self._dropped_elsewhere += reader.dropped
+        for reader in self._readers:
+            if not reader._offer(item):
+                self._forget(reader)
+
+    def _forget(self, reader: Subscription[T]) -> None:
+        self._readers = [each for each in self._readers if each is not reader]  # another list: one may be gone through
+        self._dropped_elsewhere += reader.dropped
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more will come: readers finish what they have, then end, with ``error`` if there is one."""

@@ -45,7 +45,8 @@ CODE_PROTOCOL_ERROR = 1
 
 
 class Link:
-    """``connection`` is the one in use, None in between. ``on_frame`` gets every frame with the time it came."""
+    """``connection`` is the one in use, None in between. ``on_frames`` gets the frames of one stream as they come, and
+    the time of it."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Link:
         client_id: str,
         rpc_length: str,
         resume_window: float,
-        on_frame: Callable[[Frame, float], None],
+        on_frames: Callable[[list[Frame], float], None],
         on_up: Callable[[], None],
         on_down: Callable[[], None],
     ) -> None:
@@ -71,7 +72,7 @@ class Link:
         self._client_id = client_id
         self._rpc_length = rpc_length
         self._resume_window = resume_window
-        self._on_frame = on_frame
+        self._on_frames = on_frames
         self._on_up = on_up
         self._on_down = on_down
         self._came_up = trio.Event()
@@ -199,9 +200,7 @@ class Link:
             while data := await stream.receive_some():
                 if answered is not None:
                     answered.set()
-                now = trio.current_time()
-                for frame in decoder.feed(data):
-                    self._on_frame(frame, now)
+                self._on_frames(decoder.feed(data), trio.current_time())
                 if decoder.error is not None:
                     self._counts["streams_abandoned"] += 1
                     log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)

@@ -60,6 +60,10 @@ def _packets(seconds: float) -> int:
     return max(1, round(seconds / PACKET_INTERVAL))
 
 
+_MOST_BACKLOG, _LIMIT = _packets(BACKLOG_SECONDS), _packets(OUTBOX_SECONDS)
+_LOW = _LIMIT - _packets(OUTBOX_STEP)
+
+
 class UplinkStream(Protocol):
     """What the writer needs of a QUIC send stream."""
 
@@ -139,19 +143,19 @@ class PayloadReceiver:
         self._frames.close()
 
 
+@attrs.define(eq=False)
 class Downlink:
     """What the gateway sends of one call."""
 
-    def __init__(self) -> None:
-        self.tracker: SequenceTracker = SequenceTracker()
-        self.jitter: JitterEstimator = JitterEstimator()
-        self.codec: str = ""
-        self.packets_received: int = 0
-        self.bytes_received: int = 0
-        #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
-        self.taps: list[Callable[[AudioFrame, float], None]] = []
-        # The agent has a second to get going before the first frames are dropped.
-        self._frames: Broadcast[AudioFrame] = Broadcast(early=_packets(INBOX_SECONDS))
+    tracker: SequenceTracker = attrs.field(factory=SequenceTracker, init=False)
+    jitter: JitterEstimator = attrs.field(factory=JitterEstimator, init=False)
+    codec: str = attrs.field(default="", init=False)
+    packets_received: int = attrs.field(default=0, init=False)
+    bytes_received: int = attrs.field(default=0, init=False)
+    #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
+    taps: list[Callable[[AudioFrame, float], None]] = attrs.field(factory=list, init=False)
+    # The agent has a second to get going before the first frames are dropped.
+    _frames: Broadcast[AudioFrame] = attrs.field(factory=lambda: Broadcast(early=_packets(INBOX_SECONDS)), init=False)
 
     def __repr__(self) -> str:
         return (
@@ -291,6 +295,7 @@ class _Backlog:
         return now - oldest_unsent > UNSENT_AGE
 
 
+@attrs.define(eq=False)
 class Uplink:
     """What the agent says on one call. One task at a time sends; one writer task runs :meth:`run`.
 
@@ -299,44 +304,40 @@ class Uplink:
     ``open_stream`` gives a new uni stream, or None where there is none to be had just now; it must not wait.
     """
 
-    def __init__(self, call_sid: str, clock: PacketClock, open_stream: Callable[[], UplinkStream | None]) -> None:
-        self.call_sid = call_sid
-        self.counters: UplinkCounters = UplinkCounters()
-        self.lateness: Lateness = Lateness()
-        self._clock = clock
-        self._slot: Slot | None = None
-        self._idle_slots = 0
-        self._skipped_before = 0
-        self._open_stream = open_stream
-        self._stream: UplinkStream | None = None
-        self._backlog = _Backlog()
-        # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
-        # a stall of ours is not taken for one of the path's.
-        self._slot_time = 0.0
-        self._codec: Codec | None = None
-        self._template: FrameTemplate | None = None
-        self._packetizer: Packetizer | None = None
-        self._speech: SpeechConverter | None = None
-        self._sequence = 0
-        self._queue: deque[tuple[bytes, Passage | None]] = deque()
-        self._accepted = 0  # packets that were ever queued
-        self._marks: deque[Mark] = deque()
-        #: What is being played, if it is to be known what becomes of it.
-        self.passage: Passage | None = None
-        #: On whose streams the packets go out: in a conference on those of the legs that hear the agent.
-        self.outlets: tuple[Uplink, ...] = (self,)
-        #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
-        #: not wait.
-        self.taps: list[Callable[[bytes, Codec, float], None]] = []
-        self._most_backlog = _packets(BACKLOG_SECONDS)
-        self._limit = _packets(OUTBOX_SECONDS)
-        self._low = self._limit - _packets(OUTBOX_STEP)
-        self._sending = False
-        self._finishing = False
-        self._ended = False
-        self._said_all = trio.Event()
-        # One condition variable for all that senders wait for: room, drained, ended.
-        self._changed = trio.lowlevel.ParkingLot()
+    call_sid: str
+    _clock: PacketClock
+    _open_stream: Callable[[], UplinkStream | None]
+    counters: UplinkCounters = attrs.field(factory=UplinkCounters, init=False)
+    lateness: Lateness = attrs.field(factory=Lateness, init=False)
+    _slot: Slot | None = attrs.field(default=None, init=False)
+    _idle_slots: int = attrs.field(default=0, init=False)
+    _skipped_before: int = attrs.field(default=0, init=False)
+    _stream: UplinkStream | None = attrs.field(default=None, init=False)
+    _backlog: _Backlog = attrs.field(factory=_Backlog, init=False)
+    # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
+    # a stall of ours is not taken for one of the path's.
+    _slot_time: float = attrs.field(default=0.0, init=False)
+    _codec: Codec | None = attrs.field(default=None, init=False)
+    _template: FrameTemplate | None = attrs.field(default=None, init=False)
+    _packetizer: Packetizer | None = attrs.field(default=None, init=False)
+    _speech: SpeechConverter | None = attrs.field(default=None, init=False)
+    _sequence: int = attrs.field(default=0, init=False)
+    _queue: deque[tuple[bytes, Passage | None]] = attrs.field(factory=deque, init=False)
+    _accepted: int = attrs.field(default=0, init=False)  # packets that were ever queued
+    _marks: deque[Mark] = attrs.field(factory=deque, init=False)
+    #: What is being played, if it is to be known what becomes of it.
+    passage: Passage | None = attrs.field(default=None, init=False)
+    #: On whose streams the packets go out: in a conference on those of the legs that hear the agent.
+    outlets: tuple[Uplink, ...] = attrs.field(init=False, default=attrs.Factory(lambda self: (self,), takes_self=True))
+    #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
+    #: not wait.
+    taps: list[Callable[[bytes, Codec, float], None]] = attrs.field(factory=list, init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _finishing: bool = attrs.field(default=False, init=False)
+    _ended: bool = attrs.field(default=False, init=False)
+    _said_all: trio.Event = attrs.field(factory=trio.Event, init=False)
+    # One condition variable for all that senders wait for: room, drained, ended.
+    _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "sending" if self._sending else "idle"
@@ -376,7 +377,7 @@ class Uplink:
             packets = deque(self._packetizer.feed(self._speech.feed(data, rate)))
             try:
                 while packets:
-                    while len(self._queue) >= self._limit:
+                    while len(self._queue) >= _LIMIT:
                         await self._changed.park()
                         has_waited = True
                         self._raise_if_over()
@@ -504,7 +505,7 @@ class Uplink:
         if self._marks:
             self._settle_marks()
         self.lateness.add(self._clock.now() - deadline)
-        if (len(self._queue) <= self._low or (passage is not None and passage.gone)) and self._changed:
+        if (len(self._queue) <= _LOW or (passage is not None and passage.gone)) and self._changed:
             self._changed.unpark_all()
 
     def _pass_slot(self) -> None:
@@ -567,7 +568,7 @@ class Uplink:
             self.counters.streams_opened += 1
         stream = self._stream
         backlog = stream.backlog
-        is_full = backlog > self._most_backlog * (size + _FRAME_OVERHEAD)
+        is_full = backlog > _MOST_BACKLOG * (size + _FRAME_OVERHEAD)
         return None if is_full or self._backlog.is_stale(stream.unsent, backlog, self._slot_time) else stream
 
     def _end_stream(self) -> None:

@@ -133,7 +133,7 @@ class Session(Commands):
             client_id=client_id,
             rpc_length=rpc_length,
             resume_window=resume_window,
-            on_frame=self._router.route,
+            on_frames=self._router.route,
             on_up=self._connection_came,
             on_down=self._connection_went,
         )

@@ -136,22 +136,41 @@ def test_a_template_follows_one_frame_of_each_length(asked: list[AudioFrame]) ->
     assert [len(frame.payload) for frame in asked] == [0, 3]
 
 
-def test_a_reader_learns_from_one_frame_of_each_length(asked: list[AudioFrame]) -> None:
+def test_a_reader_learns_from_one_frame_of_each_call_and_length(asked: list[AudioFrame]) -> None:
     packets = [
         messages.encode(AudioFrame(call_sid=name, payload=bytes(160), codec="PCMU", sequence_number=number))
         for name in ("one", "two")
         for number in range(10)
     ]
     reader = FrameReader()
-    assert times_asked(asked, reader, *packets) == 1
+    assert times_asked(asked, reader, *packets) == 2
     last = messages.encode(AudioFrame(call_sid="one", codec="PCMU", end_of_stream=True))
     assert times_asked(asked, reader, last, *packets, last) == 1
+
+
+def test_frames_of_one_length_that_are_cut_differently_are_not_taken_for_each_other() -> None:
+    bodies = [
+        messages.encode(AudioFrame(call_sid=name, payload=payload, codec=codec, sequence_number=7))
+        for name, payload, codec in (("ab", b"123456", "PCMU"), ("abcd", b"1234", "PCMU"), ("ab", b"1234", "PCMU16"))
+    ]
+    assert len(set(map(len, bodies))) == 1
+    reader = FrameReader()
+    read = [reader.read(body)[:3] for _ in range(2) for body in bodies]
+    assert read == 2 * [("ab", b"123456", "PCMU"), ("abcd", b"1234", "PCMU"), ("ab", b"1234", "PCMU16")]
 
 
 def test_a_newer_writers_frames_are_no_pattern(asked: list[AudioFrame]) -> None:
     body = messages.encode(AudioFrame(call_sid="call", codec="PCMU"))
     within = body[:2] + struct.pack("<i", len(body) - 6 + 3) + body[6:] + b"new"
     assert times_asked(asked, FrameReader(), within, within, body + b"behind", body + b"behind") == 4
+
+
+@pytest.mark.parametrize(("length", "asks"), [(64, 1), (65, 2)])
+def test_the_name_of_a_call_worth_remembering_has_64_characters(
+    length: int, asks: int, asked: list[AudioFrame]
+) -> None:
+    body = messages.encode(AudioFrame(call_sid="x" * length, codec="PCMU"))
+    assert times_asked(asked, FrameReader(), body, body) == asks
 
 
 @pytest.mark.parametrize(("length", "asks"), [(16, 1), (17, 2)])
@@ -174,5 +193,8 @@ def test_what_is_remembered_is_bounded() -> None:
     for size in range(1000):
         reader.read(messages.encode(AudioFrame(payload=bytes(size), codec=f"codec {size}")))
     reader.read(messages.encode(AudioFrame(codec="x" * 100_000)))
+    for number in range(FrameReader.NAMES + 10):
+        reader.read(messages.encode(AudioFrame(call_sid=f"call {number:08}", codec="PCMU")))
     assert len(reader._patterns) <= FrameReader.MEMORY
+    assert max(len(pattern.names) for pattern in reader._patterns.values()) <= FrameReader.NAMES
     assert sum(map(len, reader._codecs)) <= FrameReader.MEMORY * (4 + 4 * FrameReader.LONGEST_CODEC)

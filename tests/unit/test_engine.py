@@ -14,6 +14,8 @@ import pytest
 from aioquic import tls
 from aioquic.quic import connection as aioquic_connection
 from aioquic.quic import events
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion
@@ -132,6 +134,8 @@ def wire(kind: str, **settings: int) -> Wire:
 
 #: What we override, or replace by calling something else, as it was when we read it: the SHA-256 of its source.
 READ = {
+    (CubicCongestionControl, "on_packet_acked"): "44e011eef466",
+    (CubicCongestionControl, "on_packet_sent"): "fcb07e618203",
     (QuicConnection, "_flush_builder"): "ac4bd66d7c38",
     (QuicConnection, "_handle_ack_frame"): "a9cf2707aa0f",
     (QuicConnection, "_handle_max_data_frame"): "e5c49776cb2c",
@@ -150,6 +154,7 @@ READ = {
     (QuicConnection, "datagrams_to_send"): "f4eb22c8add2",
     (QuicConnection, "get_timer"): "07184a05f894",
     (QuicConnection, "handle_timer"): "8ebd76a179bf",
+    (QuicConnection, "next_event"): "1c682ae04b38",
     (QuicConnection, "receive_datagram"): "3c7f29826050",
     (QuicConnection, "reset_stream"): "f5a5e1ff5935",
     (QuicConnection, "send_stream_data"): "d10cbdd766b5",
@@ -165,6 +170,7 @@ READ = {
     (QuicStreamSender, "get_frame"): "c9d68a424b94",
     (QuicStreamSender, "on_data_delivery"): "675e1c2812ea",
     (QuicStreamSender, "write"): "77d188425093",
+    (RenoCongestionControl, "on_packet_acked"): "91f90091e236",
 }
 
 

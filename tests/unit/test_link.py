@@ -101,7 +101,7 @@ class World:
             client_id="desk-7",
             rpc_length="exclusive",
             resume_window=self.window,
-            on_frame=lambda frame, at: self.frames.append((frame, at)),
+            on_frames=lambda frames, at: self.frames.extend((frame, at) for frame in frames),
             on_up=lambda: self.log.append(("up", trio.current_time())),
             on_down=lambda: self.log.append(("down", trio.current_time())),
         )

@@ -87,11 +87,11 @@ class World:
         self._timestamp_ms += 1
         fields.setdefault("timestamp_ms", self._timestamp_ms)
         body = messages.encode(CallEvent(call_sid=call_sid, event_type=event_type, **fields))
-        self.router.route(Frame(MethodId.StreamEvents, body), now)
+        self.router.route([Frame(MethodId.StreamEvents, body)], now)
 
     def audio(self, call_sid: str, now: float = 0.0) -> None:
         body = messages.encode(AudioFrame(call_sid=call_sid, payload=b"x" * 160, codec="PCMU"))
-        self.router.route(Frame(MethodId.AudioFrame, body), now)
+        self.router.route([Frame(MethodId.AudioFrame, body)], now)
 
 
 @pytest.fixture
