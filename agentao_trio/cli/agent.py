@@ -354,7 +354,7 @@ class Agent:
             await trio.sleep(2.0)
 
     async def _be_called_once(self, gateway: Gateway, number: int) -> None:
-        script, phone = CALLERS[number % len(CALLERS)]
+        script, phone = SIMULATED_CALLERS[number % len(SIMULATED_CALLERS)]
         caller = ScriptedCaller(gateway, phone)
         placed = gateway.place_inbound_call(trunk_id=self._options.trunk, call_from=phone, handset=caller)
         caller.call_sid = placed or ""
@@ -418,4 +418,4 @@ async def _wants_somebody(caller: ScriptedCaller) -> None:
 
 
 #: What the simulated callers do, and what they call from.
-CALLERS = ((_asks_and_interrupts, ASKS), (_wants_somebody, WANTS_SOMEBODY))
+SIMULATED_CALLERS = ((_asks_and_interrupts, ASKS), (_wants_somebody, WANTS_SOMEBODY))

@@ -52,7 +52,7 @@ def command(where: str, asked: ConformanceOptions) -> int:
         options = _options(where, asked)
         selected = chosen(options)
         if asked.list or asked.dry_run:
-            output.print(_list(selected, options))
+            output.print(_list(selected))
             return 0
         target, profile = _target(where, asked)
         _make_room(asked)
@@ -226,7 +226,7 @@ def _write(report: RunReport, asked: ConformanceOptions) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _list(selected: list[Requirement], options: Options) -> Table:
+def _list(selected: list[Requirement]) -> Table:
     table = bare_table()
     for heading in ("Check", "Level", "Needs", "Rule"):
         table.add_column(heading)

@@ -55,8 +55,11 @@ class _Sent:
 
 
 def _frame(message: Downward) -> bytes:
-    method = MethodId.StreamEvents if isinstance(message, CallEvent) else MethodId.AudioFrame
-    return encode_frame(method, messages.encode(message))
+    return encode_frame(_method_of(message), messages.encode(message))
+
+
+def _method_of(message: Downward) -> MethodId:
+    return MethodId.StreamEvents if isinstance(message, CallEvent) else MethodId.AudioFrame
 
 
 class _Outlet:
@@ -96,14 +99,13 @@ class _Outlet:
     def write_as_is(self, message: Downward) -> None:
         """One frame, for a fault to interfere with its bytes alone."""
         assert self._faults is not None  # nobody else needs this
-        method = MethodId.StreamEvents if isinstance(message, CallEvent) else MethodId.AudioFrame
-        self.write(self._faults.frame(self, method, _frame(message)))
+        self.write(self._faults.frame(self, _method_of(message), _frame(message)))
 
     def write(self, data: bytes) -> None:
         self.stream.write(data)
         self._written += len(data)
 
-    def write_event(self, subscription: Subscription, entry: Entry, now: float) -> None:
+    def write_event(self, subscription: Subscription, entry: Entry) -> None:
         event = entry.event
         self._write_message(event)
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
@@ -227,7 +229,7 @@ class Downlink:
         if outlet is None or outlet.is_full:
             return False
         try:
-            outlet.write_event(subscription, entry, now)
+            outlet.write_event(subscription, entry)
         except StreamReset:
             self._stream_lost(now)
             return True  # on to another stream, with whatever comes first now

@@ -195,7 +195,7 @@ class Exchange:
         if nameless is not None and nameless is not subscription and nameless.peer is None:
             # Its requests overtook its subscription on the way here.
             del self._subscriptions[peer.tenant, peer.number]
-            self._replace(nameless, subscription, now)
+            self._replace(nameless, subscription)
         if self._faults is not None:
             others = [each for each in self._subscriptions.values() if each is not subscription]
             subscription.rearrange(self._faults.waiting(subscription, subscription.entries, others))
@@ -204,7 +204,7 @@ class Exchange:
             if call.is_waiting and call.tenant == peer.tenant:
                 self.join(call, subscription, now)  # it may be the one to answer
 
-    def _replace(self, old: Subscription, new: Subscription, now: float) -> None:
+    def _replace(self, old: Subscription, new: Subscription) -> None:
         new.adopt(old)
         for call in self.calls.values():
             call.audience = [new if each is old else each for each in call.audience]

@@ -1,4 +1,4 @@
-"""What a client gets instead of a reply."""
+"""How a request ends that is not answered: one word for the model to return and the server to carry out."""
 
 from __future__ import annotations
 
