@@ -29,6 +29,7 @@ from agentao_trio.hub import Hub
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId, SuperviseMode
 from agentao_trio.records import Record
 from agentao_trio.summaries import summarised
+from agentao_trio.testing import MemoryNetwork
 from agentao_trio.wire import encode_frame
 from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, answered_call, session_on
 
@@ -467,6 +468,22 @@ async def test_a_supervisor_hears_a_call_of_others_and_may_speak_into_it(autojum
         await gateway.stream(encode_frame(MethodId.AudioFrame, messages.encode(frame)))
         await trio.sleep(0.2)
         assert session.statistics().audio_for_unknown_calls == 1
+
+
+async def test_a_supervisor_speaks_on_over_the_next_connection(autojump_clock: MockClock) -> None:
+    network, gateway = MemoryNetwork(), switchboard()
+    async with (
+        session_on(gateway, network) as session,
+        await session.supervise("theirs", mode=SuperviseMode.BARGE) as seat,
+    ):
+        await seat.send_audio(b"a" * 160)
+        await trio.sleep(0.2)
+        network.outage(30)
+        await trio.sleep(40)
+        assert session.statistics().connections == 2
+        await seat.send_audio(b"b" * 160)
+        await trio.sleep(0.2)
+        assert [frame.payload[:1] for frame in gateway.uplink] == [b"a", b"b"]
 
 
 async def test_a_monitor_cannot_speak_and_a_refused_seat_is_no_seat(autojump_clock: MockClock) -> None:
