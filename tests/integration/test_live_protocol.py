@@ -384,3 +384,46 @@ async def test_packets_that_no_client_should_send_and_binary_ones_end_the_sessio
         await one.say(said)
         assert await on.ended(one) == 1002
         assert (on.server.statistics().packets_refused, on.server.statistics().defects) == (1, 0)
+
+
+# -- HTTP -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_is_too_long_is_refused_and_the_session_goes_on() -> None:
+    async with desk() as on:
+        session = await on.open_polling()
+        assert (await on.http("POST", session, "4" + "x" * 2_000_000))[0] == 413
+        assert (await on.http("POST", session, "40"))[0] == 200
+        assert (await on.http("GET", session))[1].startswith("40{")
+
+
+async def test_who_asks_only_for_the_head_gets_no_body() -> None:
+    async with desk() as on:
+        answer = await ask(on.server, on.nursery, f"HEAD / HTTP/1.1\r\n{HEADERS}\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"content-length: " in head
+        assert body == b""
+
+
+async def test_a_session_whose_upgrade_is_not_gone_through_with_goes_on_polling() -> None:
+    async with desk() as on:
+        session = await on.open_polling()
+        one = await on.open_websocket(session)
+        await one.say("2probe")
+        assert await one.hear() == "3probe"
+        await one.say("40")
+        assert await one.hear() is None
+        assert (await on.http("POST", session, "40"))[0] == 200
+        assert (await on.http("GET", session))[1].startswith("40{")
+
+
+async def test_an_answer_to_nothing_is_left_alone_and_a_refusal_is_not_a_clients_to_send() -> None:
+    async with desk() as on:
+        one = await on.open_websocket()
+        await one.say("40")
+        assert (await one.hear() or "").startswith("40{")
+        await one.say("431[]")
+        await one.say("44{}")
+        assert await on.ended(one) is not None
+        assert on.server.statistics().packets_refused == 1

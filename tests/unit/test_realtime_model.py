@@ -237,3 +237,23 @@ def test_a_session_ends_when_its_time_is_up() -> None:
     assert not isinstance(error, Hangup)
     assert json.loads(error)["error"]["code"] == "session_expired"
     assert isinstance(end, Hangup)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_model_that_writes_says_nothing_aloud(legacy: bool) -> None:
+    model = ScriptedModel(
+        Script(turns=(Turn(text="Good day to you."),)), name="c1", now=0.0, unix_now=0.0, legacy=legacy
+    )
+    session = {"modalities": ["text"]} if legacy else {"type": "realtime", "output_modalities": ["text"]}
+    for message in ({"type": "session.update", "session": session}, {"type": "response.create"}):
+        model.receive(json.dumps(message).encode(), 0.0)
+    for step in range(1, 100):
+        model.advance(step / 10)
+    said = [json.loads(each) for each in model.outbox if not isinstance(each, Hangup)]
+    wire = "response.text" if legacy else "response.output_text"
+    assert "".join(event["delta"] for event in said if event["type"] == f"{wire}.delta") == "Good day to you."
+    assert [event["text"] for event in said if event["type"] == f"{wire}.done"] == ["Good day to you."]
+    assert not [event["type"] for event in said if "audio" in event["type"]]
+    [done] = [event["response"] for event in said if event["type"] == "response.done"]
+    [part] = done["output"][0]["content"]
+    assert (part["type"], part["text"]) == ("text" if legacy else "output_text", "Good day to you.")
