@@ -197,10 +197,8 @@ class Connection(trio.abc.AsyncResource):
         with self._accepting:
             if self._inbound or self._over:
                 await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                while not (self._inbound or self._over):
-                    await self._accepting.wait()
+            while not (self._inbound or self._over):
+                await self._accepting.wait()
         if self._closing:
             raise trio.ClosedResourceError("this connection was closed")
         if self._inbound:

@@ -96,7 +96,7 @@ class SendStream(trio.abc.SendStream):
     )
 
     def __init__(self, connection: Owner, stream_id: int, *, paced: bool = False) -> None:
-        self.stream_id = stream_id
+        self.stream_id: int = stream_id
         self._connection = connection
         self._paced = paced
         self._place = Place()
@@ -232,7 +232,7 @@ class ReceiveStream(trio.abc.ReceiveStream):
     )
 
     def __init__(self, connection: Owner, stream_id: int) -> None:
-        self.stream_id = stream_id
+        self.stream_id: int = stream_id
         self._connection = connection
         self._place = Place()
         self._buffer = bytearray()
@@ -260,10 +260,8 @@ class ReceiveStream(trio.abc.ReceiveStream):
         with self._place:
             if self._is_ready():
                 await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                while not self._is_ready():
-                    await self._place.wait()
+            while not self._is_ready():
+                await self._place.wait()
         if self._stopped or self._connection._closing:
             raise trio.ClosedResourceError("this stream or its connection was closed")
         if self._buffer:

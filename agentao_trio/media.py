@@ -377,13 +377,13 @@ class Uplink:
             packets = deque(self._packetizer.feed(self._speech.feed(data, rate)))
             try:
                 while packets:
-                    while len(self._queue) >= _LIMIT:
+                    while (room := _LIMIT - len(self._queue)) <= 0:
                         await self._changed.park()
                         has_waited = True
                         self._raise_if_over()
                     if passage is not None and passage.stopped:
                         return
-                    self._enqueue(packets.popleft(), passage)
+                    self._enqueue([packets.popleft() for _ in range(min(room, len(packets)))], passage)
             finally:
                 self.counters.packets_cleared += len(packets)
             if not has_waited:
@@ -394,20 +394,19 @@ class Uplink:
     def flush(self, passage: Passage | None = None) -> None:
         """The end of an utterance: queue what is left of it, the last packet filled with silence. Ends ``passage``."""
         if self._packetizer is not None and self._speech is not None and not self._finishing:
-            for packet in self._packetizer.feed(self._speech.flush()):
-                self._enqueue(packet, passage)
+            self._enqueue(self._packetizer.feed(self._speech.flush()), passage)
             if rest := self._packetizer.flush():
-                self._enqueue(rest, passage)
+                self._enqueue([rest], passage)
         if passage is not None:
             passage.complete = True
         self._changed.unpark_all()
 
-    def _enqueue(self, packet: bytes, passage: Passage | None) -> None:
-        self._queue.append((packet, passage))
-        self._accepted += 1
+    def _enqueue(self, packets: list[bytes], passage: Passage | None) -> None:
+        self._queue.extend([(packet, passage) for packet in packets])
+        self._accepted += len(packets)
         if passage is not None:
-            passage.queued += 1
-        if self._slot is None:
+            passage.queued += len(packets)
+        if packets and self._slot is None:
             self._join_clock()
 
     async def finish(self) -> None:

@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 A voice packet is due every 20 ms (PROTOCOL section 11). One timer per call would wake the program ``50 x calls`` times
 a second and flush the QUIC engine as often. Instead a single task walks a grid of deadlines, ``period / phases`` apart,
-counted from one absolute origin. Each member belongs to one phase; at a deadline the clock
+counted from one absolute origin. Each member belongs to one phase. A hundred calls are spread over twenty of them: a
+packet then waits for few others, and is heard sooner. More calls cost more than that is worth, and five phases at a
+time come to share the deadline of the last. At a deadline the clock
 
 1. calls every member of the phase, which writes its packet there and then, and
 2. flushes: after the first few, after as many again, then after twice as many and so on, and at the end. So the first
@@ -66,9 +68,11 @@ class ClockStatistics:
     lateness_max: float
 
 
-#: Packets of a phase that are written before the first flush: two datagrams' worth of them.
+#: Members beyond which phases share deadlines, and how many deadlines are left of a period then.
+_CROWD, _SHARED_DEADLINES = 100, 4
+#: Packets of a deadline that are written before the first flush: two datagrams' worth of them.
 _FIRST_BURST = 8
-#: Seconds after a tick from which the clock is behind.
+#: Seconds after a deadline from which the clock is behind.
 _BEHIND = 0.002
 
 
@@ -92,13 +96,13 @@ class Slot:
 
 
 class PacketClock:
-    """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs in and after each phase.
+    """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs at and after each.
 
     ``flush`` must not raise. :meth:`run` is the clock's only task; it sleeps through phases that have no members, so
     that an idle session costs nothing.
     """
 
-    def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 4) -> None:
+    def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 20) -> None:
         self._flush = flush
         #: The time in seconds, as trio tells it, for those who ask with every packet: without trio's two detours.
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
@@ -131,48 +135,55 @@ class PacketClock:
         origin = trio.current_time()
         tick = 0  # the last tick that was handled; tick k is due at origin + k * step
         while True:
-            upcoming = self._next_with_members(tick)
+            stride = self._phases_together()
+            upcoming = self._next_with_members(tick, stride)
             with trio.move_on_at(origin + upcoming * self._step):
                 await self._someone_joined.wait()
             if self._someone_joined.is_set():
                 self._someone_joined = trio.Event()
-            due = self._ticks_due(origin)
+            due = self._ticks_due(origin, stride)
             if due < upcoming:
                 tick = max(tick, due)  # somebody joined, maybe a phase that comes earlier
                 continue
-            if trio.current_time() - (origin + due * self._step) > _BEHIND:
+            if trio.current_time() - (origin + upcoming * self._step) > _BEHIND:
                 # The program is too busy. What has arrived goes first: acknowledgements make room for what is written
                 # now, and without them it would be shed. In the second batch every reader has had its turn.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
-                due = self._ticks_due(origin)
+                due = self._ticks_due(origin, stride)
             first = max(tick + 1, due - len(self._phases) + 1)
             self._skip(range(tick + 1, first))
-            for tick in range(first, due + 1):
-                self._release(tick, origin + tick * self._step)
+            for shared in range(-(-first // stride) * stride, due + 1, stride):
+                self._release(range(max(first, shared - stride + 1), shared + 1), origin + shared * self._step)
+            tick = due
             self._flush()
 
-    def _next_with_members(self, tick: int) -> float:
-        """The first tick after ``tick`` whose phase has members; infinity while nobody is one."""
+    def _phases_together(self) -> int:
+        """How many phases share a deadline: those up to the next tick whose number is a multiple of this."""
+        return max(1, len(self._phases) // _SHARED_DEADLINES) if sum(map(len, self._phases)) > _CROWD else 1
+
+    def _next_with_members(self, tick: int, stride: int) -> float:
+        """The tick at which the next phase after ``tick`` that has members is due; infinity while nobody is one."""
         ticks = range(tick + 1, tick + 1 + len(self._phases))
-        return next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
+        upcoming = next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
+        return math.ceil(upcoming / stride) * stride if upcoming < math.inf else upcoming
 
-    def _ticks_due(self, origin: float) -> int:
+    def _ticks_due(self, origin: float, stride: int) -> int:
         # A deadline computed as origin + k * step may come back as k - 1e-16 steps.
-        return math.floor((trio.current_time() - origin) / self._step + 1e-6)
+        return math.floor((trio.current_time() - origin) / self._step + 1e-6) // stride * stride
 
-    def _release(self, tick: int, deadline: float) -> None:
-        members = self._phases[tick % len(self._phases)]
+    def _release(self, ticks: range, deadline: float) -> None:
+        members = [slot for tick in ticks for slot in self._phases[tick % len(self._phases)]]
         if not members:
             return
         self._ticks += 1
         self._lateness.add(max(0.0, trio.current_time() - deadline))
         flush_at = _FIRST_BURST
-        for count, slot in enumerate(tuple(members)):
+        for count, slot in enumerate(members):
             if count == flush_at:
                 self._flush()
                 flush_at *= 2
-            if slot in members:  # it may have left since, on another's turn
+            if slot in slot._members:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
 
     def _skip(self, ticks: range) -> None:

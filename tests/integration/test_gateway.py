@@ -214,7 +214,7 @@ async def test_audio_comes_every_20_ms_without_a_gap(autojump_clock: MockClock) 
             assert all(abs(late - early - 0.02) < 1e-6 for early, late in itertools.pairwise(times))
             assert [frame.sequence_number for frame in client.frames(sid)] == list(range(len(times)))
         phases = {round(at * 1000) % 20 for at, thing in client.arrivals if isinstance(thing, m.AudioFrame)}
-        assert len(phases) == 4
+        assert len(phases) == len(sids)  # each has a phase to itself
         assert here.gateway.statistics().clock.slots_skipped == 0
 
 

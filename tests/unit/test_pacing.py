@@ -45,9 +45,9 @@ class Member:
             self.over.set()
 
 
-async def test_members_are_released_every_period_in_one_of_four_phases(autojump_clock: MockClock) -> None:
+async def test_members_are_released_every_period_in_one_of_the_phases(autojump_clock: MockClock) -> None:
     log = Log()
-    clock = PacketClock(lambda: log.add("flush"))
+    clock = PacketClock(lambda: log.add("flush"), phases=4)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
         for member in [Member(clock, log, name, 3) for name in "abcde"]:
@@ -73,6 +73,39 @@ async def test_what_a_phase_writes_is_flushed_in_growing_bursts_and_at_the_end(a
     bursts = [len(list(run)) for what, run in itertools.groupby(happened) if what == "write"]
     assert bursts == [8, 8, 16, 18] * 3
     assert happened.count("flush") == len(bursts)
+
+
+async def test_a_crowd_has_four_deadlines_in_a_period_and_a_hundred_have_twenty(autojump_clock: MockClock) -> None:
+    log = Log()
+    clock = PacketClock(lambda: log.add("flush"))
+    counts = [0] * 101
+
+    def member(index: int) -> Slot:
+        def on_slot(deadline: float) -> None:
+            assert deadline == pytest.approx(trio.current_time(), abs=1e-6)
+            counts[index] += 1
+
+        return clock.join(on_slot)
+
+    async def a_second() -> int:
+        """Of which everybody gets a slot every 20 ms; returns how many deadlines there were in it."""
+        before, ticks = counts[:], clock.statistics().ticks
+        await trio.sleep(1.0)
+        assert {now - then for now, then in zip(counts[:100], before, strict=False)} <= {49, 50, 51}
+        return clock.statistics().ticks - ticks
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        for index in range(100):
+            member(index)
+        await trio.sleep(0.1)
+        assert await a_second() == pytest.approx(1000, abs=2)
+        last = member(100)
+        assert await a_second() == pytest.approx(200, abs=6)
+        last.leave()
+        assert await a_second() == pytest.approx(1000, abs=6)
+        nursery.cancel_scope.cancel()
+    assert clock.statistics().slots_skipped == 0
 
 
 async def test_deadlines_do_not_drift(autojump_clock: MockClock) -> None:
