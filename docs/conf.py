@@ -42,7 +42,7 @@ html_theme = "furo"
 html_title = "agentao_trio"
 html_theme_options = {
     "navigation_with_keys": True,
-    "light_css_variables": {"code-font-size": "var(--font-size--small--2)"},
+    "light_css_variables": {"code-font-size": "var(--font-size--small--3)"},
 }
 html_static_path = ["style"]
 html_css_files = ["pages.css"]
