@@ -306,6 +306,7 @@ async def test_what_is_wrong_with_a_stream_is_counted(autojump_clock: MockClock)
         too_long,
         Stream((b"\x02\x00\x00\x00no" * 3,)),
         Stream((encode_frame(7, b"cut")[:9],)),
+        Stream((encode_frame(7, b"cut")[:1],)),
         Stream((RESET,)),
         Stream((trio.ClosedResourceError(),)),
         backwards,
@@ -314,10 +315,10 @@ async def test_what_is_wrong_with_a_stream_is_counted(autojump_clock: MockClock)
         await trio.sleep(10)
         assert world.counts == {
             "connections": 1,
-            "streams_read": 6,
+            "streams_read": 7,
             "streams_abandoned": 2,
             "streams_reset": 1,
-            "streams_truncated": 1,
+            "streams_truncated": 2,
             "frames_short": 3,
         }
         assert [frame for frame, _ in world.frames] == [(7, b"a")]
