@@ -23,9 +23,9 @@ Both reckon with the path's own round trip, and a path may change. When none of 
 shortest for :data:`REMEMBERED` seconds, hardly anything is sent for a moment, so that whatever queue is ours goes
 away, and the shortest of that moment is the path's.
 
-The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of a phase of the clock all
+The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of one deadline of the clock all
 write at the same moment, and have been spread by the clock already: here what media comes in :data:`BURST` seconds may
-go at once, or hundreds of calls would wait for a timer in the middle of each phase.
+go at once, or hundreds of calls would wait for a timer in the middle of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["COUNTING", "MediaPacer", "MediaRate", "MediaWindow"]
 #: Bytes that may be in flight whatever is lost, the window RFC 9002 §7.2 begins with; and on however slow a path.
 LEAST_UNDER_LOSS, LEAST = 10 * SMALLEST_MAX_DATAGRAM_SIZE, 3 * SMALLEST_MAX_DATAGRAM_SIZE
 #: The floor is what is written in a round trip and so many seconds more (an acknowledgement may wait for 25 ms, what
-#: one phase of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
+#: one deadline of the clock writes leaves in one burst), times a factor for headers and for what has to be sent again.
 SLACK, HEADROOM = 0.050, 1.25
 #: Seconds by which round trips may be longer than the shortest, and for how long all of them have to be longer before
 #: it is a queue: where one end stands still for a moment, a few are too, but they are read at one moment.
@@ -57,7 +57,7 @@ QUEUE, LASTING = 0.050, 0.010
 REMEMBERED, NEAR, PROBE = 10.0, 0.030, 0.150
 #: What the ceiling rises by in a round trip that is not.
 RISE = 17 / 16
-#: Seconds of media that may leave in one burst: two phases of the packet clock.
+#: Seconds of media that may leave in one burst: two deadlines of a crowded packet clock.
 BURST = 0.010
 #: Seconds that media is counted for before it makes a rate, and how many such counts the highest is taken of.
 INTERVAL, INTERVALS = 0.25, 4
@@ -221,7 +221,7 @@ register_congestion_control("agentao-cubic", _MediaCubic)
 
 
 class MediaPacer(QuicPacketPacer):
-    """aioquic's pacer, which lets a phase of the packet clock leave at once."""
+    """aioquic's pacer, which lets what is due at one deadline of the packet clock leave at once."""
 
     def __init__(self, media: MediaRate, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)

@@ -5,7 +5,7 @@ Theory of operation
 The model is synchronous and knows no I/O, so this module only carries: requests and uplink frames to the model, its
 replies and effects to the network, the time to both. Whoever has given the model something to do calls
 :meth:`Gateway._carry_out`, which sends what came of it and moves the one alarm for the model's timers. One packet clock
-serves all calls; each call has a place in one of its four phases.
+serves all calls; each call has a place on it.
 
 Per connection there are: the accepting task, one task per stream the client has opened, and the downlink's task. A
 request's stream that cannot be read is abandoned alone, as is an uplink stream that goes wrong. When a connection ends
