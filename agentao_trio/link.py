@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 
 from agentao_trio import messages
+from agentao_trio.close_codes import CloseCode
 from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, StreamReset, TransportError
 from agentao_trio.messages import MethodId
 from agentao_trio.services import first_leaf
@@ -40,8 +41,6 @@ BACKOFF_FIRST, BACKOFF_URGENT, BACKOFF_LONGEST = 0.1, 0.5, 5.0
 STABLE_SECONDS = 5.0
 #: Seconds that a subscription may go unanswered before it is taken for accepted; many gateways never answer.
 SUBSCRIBE_GRACE = 0.5
-#: What a stream is stopped with that can no longer be read; the number is ours (PROTOCOL section 12).
-CODE_PROTOCOL_ERROR = 1
 
 
 class Link:
@@ -204,7 +203,7 @@ class Link:
                 if decoder.error is not None:
                     self._counts["streams_abandoned"] += 1
                     log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
-                    stream.stop(CODE_PROTOCOL_ERROR)
+                    stream.stop(CloseCode.PROTOCOL_ERROR)
                     break
         except StreamReset:
             self._counts["streams_reset"] += 1
