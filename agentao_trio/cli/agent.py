@@ -93,7 +93,7 @@ class AgentOptions:
     live: Annotated[int | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=65_535))] = None
     """Show the calls in the browser, on this port of loopback; 0 takes a free one."""
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 1
-    """Processes, one a core, each with a session of its own. They share the calls where there is a --fleet."""
+    """Processes, one a core, each with a session of its own. More than one need --fleet, to share the calls."""
     fleet: OptionalText = None
     """redis://…: share calls with other workers, here and on other machines, so that each is answered once."""
     client_id: OptionalText = None
