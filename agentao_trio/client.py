@@ -67,7 +67,11 @@ async def serve(
     address, options = _resolved(endpoint, options)
     async with open_session(address, **options) as session:
         task_status.started(session)
-        await _take_calls(session, functools.partial(hold, session), max_calls=max_calls, drain=drain, claim=claim)
+        intake = _Intake(session, functools.partial(hold, session), max_calls=max_calls, drain=drain, claim=claim)
+        try:
+            await intake.take()
+        finally:
+            await intake.finish()
 
 
 def _resolved(endpoint: str | ClientConfig, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -77,52 +81,65 @@ def _resolved(endpoint: str | ClientConfig, options: dict[str, Any]) -> tuple[st
     return endpoint, options
 
 
-async def _take_calls(
-    session: Session, hold: CallHandler, *, max_calls: int | None, drain: float, claim: Claim | None
-) -> None:
-    """Run ``hold(call)`` for each incoming call until cancelled; then drain."""
-    held: set[str] = set()
-    released = trio.lowlevel.ParkingLot()
+class _Intake:
+    """Runs ``hold(call)`` for each incoming call, while :meth:`take` runs; :meth:`finish` drains.
 
-    def has_room() -> bool:
-        return max_calls is None or len(held) < max_calls
+    The latter belongs into the task that leaves: it is shielded, and only there can Ctrl-C cut it short.
+    """
 
-    async def run(call: ActiveCall) -> None:
-        try:
-            await hold(call)
-        finally:
-            held.discard(call.call_sid)
-            released.unpark_all()
+    def __init__(
+        self, session: Session, hold: CallHandler, *, max_calls: int | None, drain: float, claim: Claim | None
+    ) -> None:
+        self._session = session
+        self._hold = hold
+        self._max_calls = max_calls
+        self._drain = drain
+        self._claim = claim
+        self._held: set[str] = set()
+        self._released = trio.lowlevel.ParkingLot()
 
-    async def run_if_ours(claim: Claim, call: ActiveCall) -> None:
-        async with claim(call, has_room) as ours:
-            if ours:
-                held.add(call.call_sid)
-                await run(call)
-        if not ours:
-            call.release()
-
-    try:
-        async for call in session.incoming():
-            if claim is not None:
-                session.start(functools.partial(run_if_ours, claim, call))
-            elif not has_room():
-                log.warning("call %s is refused: %d calls are in progress already", call.call_sid, len(held))
-                session.start(functools.partial(_refuse, call))
+    async def take(self) -> None:
+        """Until cancelled, or the session is over."""
+        async for call in self._session.incoming():
+            if self._claim is not None:
+                self._session.start(functools.partial(self._run_if_ours, self._claim, call))
+            elif not self._has_room():
+                log.warning("call %s is refused: %d calls are in progress already", call.call_sid, len(self._held))
+                self._session.start(functools.partial(_refuse, call))
             else:
-                held.add(call.call_sid)
-                session.start(functools.partial(run, call))
-    finally:
-        deadline = trio.current_time() + drain
-        if claim is not None:  # what we have not taken, another may be talking to
-            for call in list(session.calls.values()):
-                if call.direction == "inbound" and call.call_sid not in held:
+                self._held.add(call.call_sid)
+                self._session.start(functools.partial(self._run, call))
+
+    async def finish(self) -> None:
+        """Drain, whatever is being cancelled."""
+        deadline = trio.current_time() + self._drain
+        if self._claim is not None:  # what we have not taken, another may be talking to
+            for call in list(self._session.calls.values()):
+                if call.direction == "inbound" and call.call_sid not in self._held:
                     call.release()
         with trio.CancelScope(shield=True):
-            await session.drain(drain)
+            await self._session.drain(self._drain)
         with trio.CancelScope(shield=True, deadline=deadline):
-            while held:  # what handlers do after their call belongs to it
-                await released.park()
+            while self._held:  # what handlers do after their call belongs to it
+                await self._released.park()
+
+    def _has_room(self) -> bool:
+        return self._max_calls is None or len(self._held) < self._max_calls
+
+    async def _run(self, call: ActiveCall) -> None:
+        try:
+            await self._hold(call)
+        finally:
+            self._held.discard(call.call_sid)
+            self._released.unpark_all()
+
+    async def _run_if_ours(self, claim: Claim, call: ActiveCall) -> None:
+        async with claim(call, self._has_room) as ours:
+            if ours:
+                self._held.add(call.call_sid)
+                await self._run(call)
+        if not ours:
+            call.release()
 
 
 async def _refuse(call: ActiveCall) -> None:
@@ -135,9 +152,9 @@ class AgenTaoClient:
 
     ``endpoint`` is ``quic://HOST:PORT`` or a :class:`ClientConfig`, whose options give way to those given besides;
     ``trunks`` are asked for incoming calls. At most ``max_calls`` are in progress at a time, further ones are refused;
-    with a ``claim`` workers share the calls, and further ones are left to others, see :func:`serve`. On SIGTERM, and
-    when the client is left, calls in progress have ``drain`` seconds to finish. ``handler_errors`` and ``options`` are
-    those of :func:`open_session`.
+    with a ``claim`` workers share the calls, and further ones are left to others, see :func:`serve`. When the client is
+    left, calls in progress have ``drain`` seconds to finish. ``handler_errors`` and ``options`` are those of
+    :func:`open_session`.
 
     Use it as an async context manager, or through :meth:`run_forever`, or :meth:`connect` and :meth:`disconnect`.
     """
@@ -192,16 +209,18 @@ class AgenTaoClient:
         return self.session.calls.get(call_sid)
 
     async def run_forever(self, *, task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect and take calls until cancelled, or until SIGTERM; then drain. Raises :class:`ConnectError`.
+        """Connect and take calls until cancelled, or until Ctrl-C or SIGTERM; then drain. Raises :class:`ConnectError`.
 
-        Signals are received in the main thread only, which is where ``trio.run`` usually is.
+        A second signal does what signals usually do: Ctrl-C raises :class:`KeyboardInterrupt`, SIGTERM ends the process
+        at once. They are received in the main thread only, which is where ``trio.run`` usually is.
         """
         async with self:
             task_status.started(self.session)
-            with trio.open_signal_receiver(signal.SIGTERM) as signals:
-                async for _ in signals:
-                    log.info("SIGTERM: no further calls; those in progress have %g s to finish", self._drain)
-                    return
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                number = await anext(signals)
+            log.info(
+                "%s: no further calls; those in progress have %g s to finish", signal.Signals(number).name, self._drain
+            )
 
     async def connect(self) -> None:
         """Connect and begin to take calls. To be followed by :meth:`disconnect`, in the same task.
@@ -222,9 +241,17 @@ class AgenTaoClient:
             raise RuntimeError("this client is connected already")
         async with contextlib.AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session(self._endpoint, **self._options))
+            intake = _Intake(
+                session,
+                functools.partial(self._hold, session),
+                max_calls=self._max_calls,
+                drain=self._drain,
+                claim=self._claim,
+            )
+            stack.push_async_callback(intake.finish)
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
-            nursery.start_soon(self._take_calls, session)
+            nursery.start_soon(intake.take)
             self._opened = stack.pop_all()
             self._session = session
         return self
@@ -237,13 +264,10 @@ class AgenTaoClient:
         finally:
             self._session = None
 
-    async def _take_calls(self, session: Session) -> None:
-        async def hold(call: ActiveCall) -> None:
-            fail = functools.partial(session.handler_failed, call)
-            async with call, trio.open_nursery() as nursery:
-                for handler in self._handlers:
-                    handler.run(nursery, ClientEvent.INCOMING_CALL, call, fail)
-                with contextlib.suppress(CallError, ConnectionLost):
-                    await call.wait_ended()
-
-        await _take_calls(session, hold, max_calls=self._max_calls, drain=self._drain, claim=self._claim)
+    async def _hold(self, session: Session, call: ActiveCall) -> None:
+        fail = functools.partial(session.handler_failed, call)
+        async with call, trio.open_nursery() as nursery:
+            for handler in self._handlers:
+                handler.run(nursery, ClientEvent.INCOMING_CALL, call, fail)
+            with contextlib.suppress(CallError, ConnectionLost):
+                await call.wait_ended()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +19,7 @@ from trio.testing import MockClock
 from agentao_trio import ActiveCall, AgenTaoClient, CallEnded, CallState, SessionClosed, events, serve
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.testing import MemoryNetwork
+from tests.support.programs import said
 
 HOST, PORT = "gateway.test", 9090
 ENDPOINT = f"quic://{HOST}:{PORT}"
@@ -315,7 +319,8 @@ async def test_two_servers_share_a_program_with_other_tasks(autojump_clock: Mock
     assert sorted(served) == [(0, "+1"), (1, "+2")]
 
 
-async def test_sigterm_drains(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_drains(number: signal.Signals, autojump_clock: MockClock) -> None:
     ended: list[object] = []
     async with telephone_network() as (gateway, options):
         client = AgenTaoClient(ENDPOINT, drain=10, **options)
@@ -331,8 +336,48 @@ async def test_sigterm_drains(autojump_clock: MockClock) -> None:
             await nursery.start(lambda task_status: client.run_forever(task_status=task_status))
             gateway.place_inbound_call(trunk_id="main")
             await trio.sleep(1)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         assert len(ended) == 1
+
+
+#: A client that is talking to somebody who stays for longer than anybody would wait.
+TALKING = """
+import logging, trio
+from agentao_trio import AgenTaoClient, events
+from agentao_trio.gateway import open_gateway
+
+async def main():
+    async with open_gateway() as gateway:
+        client = AgenTaoClient(gateway.endpoint, tls=gateway.tls, trunks=["main"], drain=600)
+
+        @client.on(events.INCOMING_CALL)
+        async def handle_call(call):
+            await call.answer()
+            logging.info("answered")
+
+        gateway.place_inbound_call(trunk_id="main")
+        await client.run_forever()
+
+logging.basicConfig(level="INFO")
+trio.run(main)
+"""
+
+
+def test_who_goes_on_pressing_ctrl_c_does_not_wait_for_the_calls() -> None:
+    with subprocess.Popen([sys.executable, "-c", TALKING], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said(process.stderr, "answered")
+        process.send_signal(signal.SIGINT)
+        said(process.stderr, "SIGINT: no further calls; those in progress have 600 s to finish")
+        pressed = 0
+        while process.poll() is None and pressed < 10:
+            process.send_signal(signal.SIGINT)
+            pressed += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        process.kill()
+        assert "KeyboardInterrupt" in process.stderr.read()
+    assert pressed < 10
 
 
 async def test_connect_and_disconnect(autojump_clock: MockClock) -> None:
