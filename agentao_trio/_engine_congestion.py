@@ -23,9 +23,9 @@ Both reckon with the path's own round trip, and a path may change. When none of 
 shortest for :data:`REMEMBERED` seconds, hardly anything is sent for a moment, so that whatever queue is ours goes
 away, and the shortest of that moment is the path's.
 
-The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of one deadline of the clock all
-write at the same moment, and have been spread by the clock already: here what media comes in :data:`BURST` seconds may
-go at once, or hundreds of calls would wait for a timer in the middle of it.
+The pacer spreads a window over a round trip and lets 16 datagrams go at once. The writers of one deadline of the clock
+all write at the same moment, and have been spread by the clock already: here what media comes in :data:`BURST` seconds
+may go at once, or hundreds of calls would wait for a timer in the middle of it.
 """
 
 from __future__ import annotations

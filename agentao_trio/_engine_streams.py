@@ -56,8 +56,8 @@ from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 
 __all__ = ["Engine"]
 
-#: Seconds that an acknowledgement waits for data to ride along with: a little more than there is between two deadlines of
-#: the packet clock. aioquic would send it after one millisecond, by itself.
+#: Seconds that an acknowledgement waits for data to ride along with: a little more than there is between two deadlines
+#: of the packet clock. aioquic would send it after one millisecond, by itself.
 ACK_DELAY = 0.006
 
 
