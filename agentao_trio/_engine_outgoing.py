@@ -60,6 +60,8 @@ class PacketBuilder(QuicPacketBuilder):
             tls.Epoch.ONE_RTT, False, False, False, self._packet_number, QuicPacketType.ONE_RTT
         )
         self.quic_logger_frames = self._packet.quic_logger_frames
+        #: Where in its buffer the packet has to end, so that its tag still fits.
+        self.limit = self._flight_capacity - self._crypto.aead_tag_size
         self._buffer.seek(self._header_size)
         return self._buffer_capacity > self._header_size
 
@@ -133,7 +135,7 @@ class Outgoing(QuicStreamSender):
         stream = self._stream
         packet, buffer = builder._packet, builder._buffer
         assert packet is not None
-        limit = builder._flight_capacity - builder._crypto.aead_tag_size
+        limit = builder.limit
         began = self.highest_offset
         allowed = began + credit
         if allowed > stream.max_stream_data_remote:

@@ -32,7 +32,6 @@ sender.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from aioquic._buffer import Buffer
@@ -223,10 +222,12 @@ class Engine(Incoming):
                     break
             if not builder.begin():
                 break
-            with contextlib.suppress(QuicPacketBuilderStop):  # the packet is full
+            try:
                 if space.ack_at is not None:
                     self._write_ack_frame(builder=builder, space=space, now=now)
                 self._fill_packet(builder, space)
+            except QuicPacketBuilderStop:
+                pass  # the packet is full
             if not builder.end():
                 break  # the congestion window is full
             if builder.last_in_flight:  # acknowledgements alone are not paced (RFC 9002 §7.7)
