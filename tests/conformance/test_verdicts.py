@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import attrs
 import pytest
@@ -32,7 +33,7 @@ async def endless(kit: Kit) -> None:
     await trio.sleep_forever()
 
 
-def verdict(monkeypatch: pytest.MonkeyPatch, **programme: object) -> Result:
+def verdict(monkeypatch: pytest.MonkeyPatch, **programme: Any) -> Result:
     """What is said where the programme is another one."""
     monkeypatch.setitem(PROGRAMMES, CHECK, attrs.evolve(PROGRAMMES[CHECK], **programme))
     [result] = judged(CHECK).results
