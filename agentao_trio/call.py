@@ -181,7 +181,9 @@ class ActiveCall(CallAudio, CallControl):
                 burst_ratio=tracker.burst_ratio,
                 one_way_delay_ms=0.0,
                 codec=Codec.named(self._downlink.codec) or Codec.PCMU,
-            ),
+            )
+            if self._downlink.packets_received
+            else None,
         )
 
     def _media(self) -> MediaStatistics:

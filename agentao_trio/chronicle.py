@@ -130,7 +130,7 @@ def quality(call: Any, *, final: bool = False) -> dict[str, Any]:
     figures: CallStatistics = call.statistics()
     expected = figures.packets_received + figures.packets_lost
     return {
-        "mos": round(figures.estimated_mos, 3),
+        "mos": None if figures.estimated_mos is None else round(figures.estimated_mos, 3),
         "jitter_ms": round(figures.jitter_ms, 3),
         "packets_received": figures.packets_received,
         "packets_sent": figures.packets_sent,

@@ -41,8 +41,8 @@ class CallStatistics:
     packets_dropped: int
     #: Interarrival jitter, RFC 3550 section 6.4.1, in milliseconds.
     jitter_ms: float
-    #: Estimated mean opinion score of what was received, ITU-T G.107, 1 to 4.5.
-    estimated_mos: float
+    #: Estimated mean opinion score of what was received, ITU-T G.107, 1 to 4.5; None where nothing was.
+    estimated_mos: float | None
 
 
 @attrs.frozen(kw_only=True)

@@ -70,7 +70,8 @@ class _Tracing:
             ending = await call.wait_ended()
             span.set_attribute("agentao.q850_cause", ending.q850_cause)
             span.set_attribute("agentao.packets_lost", ending.statistics.packets_lost)
-            span.set_attribute("agentao.estimated_mos", ending.statistics.estimated_mos)
+            if ending.statistics.estimated_mos is not None:
+                span.set_attribute("agentao.estimated_mos", ending.statistics.estimated_mos)
         except AgentaoError as error:
             span.set_status(Status(StatusCode.ERROR, str(error)))
         finally:

@@ -170,9 +170,11 @@ class OneCall:
             self._screen.console.print(call_table(self.rows(), FIGURES))
         if answered and self._ending is not None:
             event = self._ending.event
+            # 0 is a gateway that has heard nothing, or does not say.
+            mos = f", MOS {event.estimated_mos:.2f}" if event.packets_received and event.estimated_mos else ""
             say(
                 f"The gateway counted {event.packets_received} packets from us, {event.packets_sent} to us, "
-                f"{event.packets_lost} lost; jitter {event.jitter_ms:.1f} ms, MOS {event.estimated_mos:.2f}."
+                f"{event.packets_lost} lost; jitter {event.jitter_ms:.1f} ms{mos}."
             )
         if self._recorder is not None:
             say(f"Recorded {self._recorder.packets} packets to {self._recorder.path}.")

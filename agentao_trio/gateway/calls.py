@@ -165,5 +165,5 @@ class Call:
             packets_lost=min(figures.packets_lost, 2**32 - 1),
             bytes_sent=figures.bytes_sent,
             jitter_ms=figures.jitter_ms,
-            estimated_mos=figures.estimated_mos if self.answer_ms else 0.0,
+            estimated_mos=figures.estimated_mos,
         )

@@ -71,7 +71,7 @@ class LegStatistics:
     packets_lost: int
     #: Of the agent's packets (RFC 3550).
     jitter_ms: float
-    #: Of both directions together (ITU-T G.107).
+    #: Of both directions together (ITU-T G.107); 0 where nothing came from the agent.
     estimated_mos: float
     #: Frames that were refused: too large, unknown codec, late, or more than the queue holds.
     packets_refused: int
@@ -301,9 +301,9 @@ class Leg:
             packets_received=self._packets_received,
             packets_lost=lost,
             jitter_ms=self._jitter.jitter_ms,
-            estimated_mos=estimate_mos(
-                loss_ratio=lost / expected if expected else 0.0, one_way_delay_ms=_ASSUMED_DELAY_MS, codec=self.codec
-            ),
+            estimated_mos=estimate_mos(loss_ratio=lost / expected, one_way_delay_ms=_ASSUMED_DELAY_MS, codec=self.codec)
+            if self._packets_received
+            else 0.0,
             packets_refused=self._refused,
             packets_after_eos=self._tracker.after_eos,
         )

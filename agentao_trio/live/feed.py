@@ -225,7 +225,9 @@ class Feed:
         if event.get("packets_received") or event.get("packets_sent") or event.get("estimated_mos"):
             received, lost = event.get("packets_received") or 0, event.get("packets_lost") or 0
             metrics = {
-                **_known({"mos": event.get("estimated_mos"), "jitterMs": event.get("jitter_ms")}),
+                **_known(
+                    {"mos": (received and event.get("estimated_mos")) or None, "jitterMs": event.get("jitter_ms")}
+                ),
                 "packetsLost": lost,
                 "packetLossPct": round(100 * lost / (received + lost), 3) if received + lost else 0.0,
                 "source": "gateway",

@@ -17,7 +17,7 @@ async def main(endpoint: str = "quic://127.0.0.1:9090", **options: Any) -> None:
     async def handle_call(call: ActiveCall) -> None:
         @call.on(events.CALL_QUALITY)
         def on_quality(statistics: CallStatistics) -> None:
-            print(f"{call.caller}: {statistics.packets_lost} packets lost, MOS {statistics.estimated_mos:.1f}")
+            print(f"{call.caller}: {statistics.packets_lost} packets lost, jitter {statistics.jitter_ms:.1f} ms")
 
         @call.on(events.CALL_TERMINATED)
         def on_terminated() -> None:

@@ -267,6 +267,8 @@ def test_a_call_that_lasts_too_long_is_hung_up(call: Run) -> None:
     status, out, _ = call("+15550100002", "--max-duration", "0.4", "--record", "tone.wav")
     assert status == 0
     assert "ended: 16" in out
+    assert "packets from us" in out
+    assert "jitter 0.0 ms.\n" in out, "where the gateway has heard nothing, there is nothing to estimate"
     assert "Recorded" in out
 
 

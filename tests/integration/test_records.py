@@ -66,6 +66,20 @@ async def test_a_call_is_told_from_its_beginning_to_its_end(autojump_clock: Mock
     assert set(recordings[1:-1]) == {"in-progress"}
 
 
+async def test_there_is_no_estimate_of_a_call_in_which_nothing_was_heard(autojump_clock: MockClock) -> None:
+    records: list[Record] = []
+    async with simulated() as (session, _):
+        session.hub.attach(records.append)
+        async with await session.originate(ECHO, trunk_id="main") as call:
+            await call.wait_answered()
+            await trio.sleep(2.5)
+        assert call.statistics().estimated_mos is None
+    quality = of(records, RecordKind.QUALITY)
+    assert len(quality) >= 3
+    assert {each.data["mos"] for each in quality} == {None}
+    assert of(records, RecordKind.EVENT)[-1].data["event"]["estimated_mos"] == 0
+
+
 async def test_records_survive_json_and_their_bytes_give_the_same_verdicts(autojump_clock: MockClock) -> None:
     records: list[Record] = []
     async with simulated() as (session, _):

@@ -53,6 +53,15 @@ def test_the_course_of_a_call() -> None:
     assert story.feed.calls()["c1"]["status"] == "in-progress", "which is not what the model's status says"
 
 
+@pytest.mark.parametrize(("heard", "told", "shown"), [(9, 4.25, 4.25), (9, 0.0, None), (0, 4.41, None)])
+def test_a_gateway_that_heard_nothing_has_no_estimate(heard: int, told: float, shown: float | None) -> None:
+    story = Story()
+    story.begin()
+    story.event("CHANNEL_ANSWER")
+    quality, *_ = story.event("CHANNEL_HANGUP_COMPLETE", packets_sent=9, packets_received=heard, estimated_mos=told)
+    assert quality["data"]["metrics"].get("mos") == shown
+
+
 def test_the_end_is_told_once_and_in_order() -> None:
     story = Story()
     story.begin()
