@@ -88,10 +88,12 @@ class InboundCalls:
     def end(self) -> None:
         """Take no further calls: the session is over, or being drained. Harmless when repeated.
 
-        Calls that were announced too late to be taken stay with the gateway, and are over here.
+        Calls that nobody has taken, also of those that wait for it, stay with the gateway, and are over here.
         """
         self._ended = True
         self._send.close()
+        while self._receive.statistics().current_buffer_used:
+            self._receive.receive_nowait().release()
         self._wake.set()
         if self.looking and not self.placing and not self.only_listed:
             for call_sid in self._unclaimed():

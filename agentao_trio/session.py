@@ -339,8 +339,8 @@ class Session(Commands):
     async def drain(self, seconds: float) -> None:
         """Take no further incoming calls, let those in progress finish for so many seconds, and hang up the rest.
 
-        Calls that come in meanwhile stay with the gateway, for somebody else. Cancelled, the calls go on; so they do
-        where the session is not closed afterwards, only :meth:`incoming` has ended for good.
+        Calls that nobody has taken yet stay with the gateway, for somebody else. Cancelled, the others go on; so they
+        do where the session is not closed afterwards, only :meth:`incoming` has ended for good.
         """
         self._inbound.end()
         with trio.move_on_after(seconds):

@@ -149,6 +149,27 @@ async def test_a_caller_that_gave_up_is_not_handed_out(autojump_clock: MockClock
         assert (await anext(incoming)).call_sid == "in-2"
 
 
+async def test_calls_that_wait_to_be_taken_are_left_to_others_by_a_drain(autojump_clock: MockClock) -> None:
+    gateway, hub, records = switchboard(), Hub(), list[Record]()
+    hub.attach(records.append)
+    async with session_on(gateway, hub=hub) as session:
+        incoming = session.incoming()
+        for call_sid in ("taken", "waits", "waits, too"):
+            await gateway.event(call_sid, CREATE)
+        await trio.sleep(1)
+        taken = await anext(incoming)
+        await gateway.event("taken", HANGUP, q850_cause=16)
+        await taken.wait_ended()
+        began = trio.current_time()
+        await session.drain(10)
+        assert trio.current_time() == began, "there is nothing to be waited for"
+        with pytest.raises(StopAsyncIteration):
+            await anext(incoming)
+    told = summarised(records)
+    assert {told["waits"].status, told["waits, too"].status} == {"elsewhere"}
+    assert not gateway.requested(MethodId.Terminate)
+
+
 async def test_a_call_that_comes_during_a_drain_is_left_to_others_and_over_here(autojump_clock: MockClock) -> None:
     gateway, hub, records = switchboard(), Hub(), list[Record]()
     hub.attach(records.append)
