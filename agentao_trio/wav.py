@@ -66,19 +66,20 @@ class WavFile:
     """
 
     def __init__(self, path: str | PathLike[str], *, rate: int, channels: int) -> None:
-        self._rate = rate
+        #: Samples per second; may be set as long as there are none.
+        self.rate = rate
         self._channels = channels
         self._bytes = 0
         self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
         self.append(b"")
 
     def __repr__(self) -> str:
-        return f"<WavFile {self._file.name}, {self._rate} Hz, {self._channels} channels, {self.seconds:.1f} s>"
+        return f"<WavFile {self._file.name}, {self.rate} Hz, {self._channels} channels, {self.seconds:.1f} s>"
 
     @property
     def seconds(self) -> float:
         """How long it is by now."""
-        return self._bytes / 2 / self._channels / self._rate
+        return self._bytes / 2 / self._channels / self.rate
 
     def append(self, samples: bytes) -> None:
         """Add whole little-endian samples, the channels of each moment side by side."""
@@ -97,6 +98,6 @@ class WavFile:
     def _header(self) -> bytes:
         size, frame = min(self._bytes, _MOST), 2 * self._channels
         return _HEADER.pack(
-            *(b"RIFF", _HEADER.size - 8 + size, b"WAVE", b"fmt ", 16, 1, self._channels, self._rate),
-            *(self._rate * frame, frame, 16, b"data", size),
+            *(b"RIFF", _HEADER.size - 8 + size, b"WAVE", b"fmt ", 16, 1, self._channels, self.rate),
+            *(self.rate * frame, frame, 16, b"data", size),
         )

@@ -6,7 +6,6 @@ call's codec, so that every player plays them.
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 from types import TracebackType
 
@@ -62,13 +61,9 @@ class WavRecorder:
         self.unknown_codecs: set[str] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb")
+            self._file = wav.WavFile(path, rate=RATE, channels=1)
         except OSError as error:
             raise WavError(f"cannot write {path}: {error.strerror or error}") from None
-        self._wav = wave.Wave_write(self._file)
-        self._wav.setnchannels(1)
-        self._wav.setsampwidth(2)
-        self._rate = 0
 
     def __enter__(self) -> WavRecorder:
         return self
@@ -76,27 +71,16 @@ class WavRecorder:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._start(RATE)
-        self._wav.close()
         self._file.close()
 
     def write(self, frame: AudioFrame) -> None:
         """Add a packet, with silence for those that were lost before it. A codec that is not known is only noted."""
         codec = Codec.named(frame.codec)
-        if codec is None or not self._start(codec.clock_rate):
+        if codec is not None and not self.packets:
+            self._file.rate = codec.clock_rate  # the first codec settles it
+        if codec is None or codec.clock_rate != self._file.rate:
             self.unknown_codecs.add(frame.codec)
             return
-        self._wav.writeframesraw(bytes(2 * self._packet_samples * min(frame.lost_before, LONGEST_GAP)))
-        self._wav.writeframesraw(to_pcm16(frame.payload, codec))
+        lost = min(frame.lost_before, LONGEST_GAP) * codec.clock_rate * PACKET_MS // 1000
+        self._file.append(bytes(2 * lost) + to_pcm16(frame.payload, codec))
         self.packets += 1
-
-    @property
-    def _packet_samples(self) -> int:
-        return self._rate * PACKET_MS // 1000
-
-    def _start(self, rate: int) -> bool:
-        """The first codec settles the file's sample rate; False where a later one has another."""
-        if not self._rate:
-            self._rate = rate
-            self._wav.setframerate(rate)
-        return self._rate == rate

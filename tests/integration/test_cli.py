@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from agentao_trio import __version__, convert
+from agentao_trio.audio import AudioFrame
 from agentao_trio.cli import app
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.one_call import exit_status
-from agentao_trio.cli.wav import SPEECH, read_wav
+from agentao_trio.cli.wav import SPEECH, WavRecorder, read_wav
 from tests.integration.conftest import GatewayProcess, Run
 from tests.support.ports import silent_port
 from tests.support.programs import said
@@ -285,6 +286,15 @@ def test_every_cause_has_its_exit_status(cause: int, answered: bool, status: int
     assert exit_status(cause, answered=answered) == status
 
 
+def test_a_recording_is_a_whole_file_after_each_packet(tmp_path: Path) -> None:
+    with WavRecorder(tmp_path / "call.wav") as recorder:
+        for number, (codec, size) in enumerate([("OPUS", 60), ("PCM16", 640), ("PCM16", 640), ("PCMU", 160)]):
+            recorder.write(AudioFrame(b"\x01" * size, codec, number, lost_before=number == 2))
+        with wave.open(str(recorder.path)) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 3 * 320)
+    assert (recorder.packets, recorder.unknown_codecs) == (2, {"OPUS", "PCMU"})
+
+
 # -- signals ----------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +309,7 @@ def test_a_signal_hangs_up_and_leaves_a_whole_recording(
         assert process.stdout is not None
         said(process.stdout, "answered")
         give_up = time.monotonic() + 120
-        while not record.stat().st_size:  # the file gets half a second of audio at a time
+        while record.stat().st_size < 2000:  # the header, and more than 800 samples
             assert time.monotonic() < give_up
             time.sleep(0.02)
         process.send_signal(number)
