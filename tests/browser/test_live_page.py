@@ -132,7 +132,8 @@ async def test_a_call_is_shown_from_its_beginning_to_its_end() -> None:
             await call.wait_answered()
             await page.until(f"{ROWS}[0]?.includes('In progress')")
             assert await page.text(".tile[data-key=active] .count") == "1"
-            # Its quality is measured about once a second, and drawn.
+            # Its quality is measured about once a second, and drawn; where nothing was heard there is none.
+            await call.send_audio(bytes([0xFF]) * 800)
             await page.until("document.querySelector('.spark-line').getAttribute('points').split(' ').length > 1")
             await page.click("[data-sid]")
             await page.until("document.querySelector('.opened h2').innerText.includes('+15550100001')")

@@ -18,12 +18,13 @@ def test_a_hundred_calls_over_a_lossy_path_are_heard_in_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits_per_second", "p99"),
+    ("bits_per_second", "p95"),
     [(1_000_000, 0.25), (500_000, 0.40)],  # of 1.7 million with all headers: three fifths of it, and less than a third
 )
-def test_beyond_the_paths_capacity_audio_is_shed_and_what_is_heard_is_young(bits_per_second: int, p99: float) -> None:
+def test_beyond_the_paths_capacity_audio_is_shed_and_what_is_heard_is_young(bits_per_second: int, p95: float) -> None:
     result = overload(calls=16, seconds=6, network=Bottleneck(bits_per_second=bits_per_second, delay=0.02))
-    assert quantile(result.ages, 0.99) <= p99
+    assert quantile(result.ages, 0.95) <= p95
+    assert result.ages[-1] <= 0.7  # when the path's queue has overflowed, which is how its capacity is found out
     assert quantile(result.event_delays, 0.99) <= 0.1
     assert result.shed > 0
     # The path is used: what is shed is what it does not carry.
