@@ -10,7 +10,8 @@ Whoever has something for it calls it or asks for it:
   pumps;
 * a *write* only marks the connection dirty; the *transmit task* pumps in the scheduler's next batch, so that the writes
   of many tasks leave together. ``flush()`` does it at once, for the packet clock;
-* the same task sleeps until the engine's or the liveness deadline. Its cancel scope's deadline is moved in place.
+* the same task sleeps until the engine's or the liveness deadline. Its cancel scope's deadline is moved in place, to
+  earlier moments only.
 
 Tasks of the program never touch the engine across an await; they wait in a :class:`Place` until the pump finds that
 what they wait for has come. A connection that is over wakes all of them, and each raises what the ending means for
@@ -108,7 +109,8 @@ class Connection(trio.abc.AsyncResource):
 
         self._dirty = False
         self._transmit = Place()
-        self._deadline = math.inf
+        self._deadline = math.inf  # when the engine, or liveness, is to be asked
+        self._armed = math.inf  # when the transmit task wakes: then, or earlier
         self._timer: trio.CancelScope | None = None
 
         self._acknowledged = -1
@@ -427,8 +429,11 @@ class Connection(trio.abc.AsyncResource):
         return ours if engine_deadline is None else min(ours, engine_deadline)
 
     def _set_alarm(self, deadline: float) -> None:
-        if deadline != self._deadline:
-            self._deadline = deadline
+        self._deadline = deadline
+        # It is moved with every datagram, and nearly always to a later moment. To move a scope's deadline costs more
+        # than to be woken for nothing now and then, and to find that it is not due yet.
+        if deadline < self._armed:
+            self._armed = deadline
             if self._timer is not None:
                 self._timer.deadline = deadline
 
@@ -474,7 +479,8 @@ class Connection(trio.abc.AsyncResource):
     async def _run(self) -> None:
         """The transmit task: ends when the connection is over. To be run shielded."""
         while self._ending is None:
-            with trio.CancelScope(deadline=self._deadline) as self._timer:
+            self._armed = self._deadline
+            with trio.CancelScope(deadline=self._armed) as self._timer:
                 while self._ending is None:
                     if self._dirty:
                         self._pump()
