@@ -189,26 +189,29 @@ class Link:
                     await stream.aclose()
 
     async def _read_stream(self, stream: ReceiveStream | BidiStream, answered: trio.Event | None = None) -> None:
-        """The reader task of one gateway stream (PROTOCOL section 4.3). A broken stream never hurts the others.
+        """The reader task of one gateway stream (PROTOCOL section 4.3). It owns the end of the stream, not its frames:
+        those are routed while they are received. A broken stream never hurts the others.
 
         ``answered`` is set with the first data or the end of it.
         """
         self._counts["streams_read"] += 1
         decoder = FrameDecoder()
+
+        def feed(data: bytes) -> None:
+            if answered is not None:
+                answered.set()
+            self._on_frames(decoder.feed(data), trio.current_time())
+            if decoder.error is not None:
+                self._counts["streams_abandoned"] += 1
+                log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
+                stream.stop(CloseCode.PROTOCOL_ERROR)
+
         try:
-            while data := await stream.receive_some():
-                if answered is not None:
-                    answered.set()
-                self._on_frames(decoder.feed(data), trio.current_time())
-                if decoder.error is not None:
-                    self._counts["streams_abandoned"] += 1
-                    log.warning("stream %d abandoned: %s", stream.stream_id, decoder.error)
-                    stream.stop(CloseCode.PROTOCOL_ERROR)
-                    break
+            await stream.receive_each(feed)
         except StreamReset:
             self._counts["streams_reset"] += 1
         except (ConnectionLost, trio.ClosedResourceError):
-            pass  # told once, where streams are accepted
+            pass  # told once, where streams are accepted, or where this one was stopped
         finally:
             if answered is not None:
                 answered.set()

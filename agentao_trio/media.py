@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-*In.* The reader task of a gateway stream hands every frame of the call to :meth:`Downlink.arrived`, which never waits:
+*In.* The reader of a gateway stream hands every frame of the call to :meth:`Downlink.arrived`, which never waits:
 gateway streams mix calls, so one slow agent must not hold up the others. Each reader of the call has its own bounded
 queue; when it is full the oldest frame goes, and is counted.
 

@@ -61,12 +61,16 @@ class Peer:
         downlink = self._downlinks[self._uplinks % DOWNLINKS]
         self._uplinks += 1
         unfinished = b""
-        while chunk := await stream.receive_some():
+
+        def echo(chunk: bytes) -> None:
+            nonlocal unfinished
             data = unfinished + chunk
             end = whole_frames(data)
             unfinished = data[end:]
             if end and downlink.backlog < MOST_UNSENT:
                 downlink.write(data[:end])
+
+        await stream.receive_each(echo)
 
     async def _serve(self, stream: BidiStream) -> None:
         data = b""

@@ -432,19 +432,21 @@ class Gateway:
 
     async def _read_uplink(self, link: _Link, stream: ReceiveStream) -> None:
         decoder = FrameDecoder()
+
+        def feed(chunk: bytes) -> None:
+            if self._faults is not None:
+                chunk = self._faults.uplink(link.peer, stream, chunk)
+            short = decoder.short
+            self._receive(link.peer, decoder, chunk)
+            if decoder.short > short:
+                self._odd(link.peer, "short")
+            if decoder.error is not None:
+                self._counters.streams_abandoned += 1
+                self._odd(link.peer, "too_long")
+                stream.stop(CloseCode.PROTOCOL_ERROR)
+
         try:
-            while chunk := await stream.receive_some():
-                if self._faults is not None:
-                    chunk = self._faults.uplink(link.peer, stream, chunk)
-                short = decoder.short
-                self._receive(link.peer, decoder, chunk)
-                if decoder.short > short:
-                    self._odd(link.peer, "short")
-                if decoder.error is not None:
-                    self._counters.streams_abandoned += 1
-                    self._odd(link.peer, "too_long")
-                    stream.stop(CloseCode.PROTOCOL_ERROR)
-                    break
+            await stream.receive_each(feed)
         except StreamReset:
             self._counters.streams_reset += 1
         except (ConnectionLost, trio.ClosedResourceError):

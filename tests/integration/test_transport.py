@@ -222,6 +222,96 @@ async def test_cancelled_receives_lose_nothing(autojump_clock: MockClock) -> Non
         assert received == bytes(range(200))
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+async def test_what_arrives_is_handed_over_in_order_to_its_end(autojump_clock: MockClock, loss: float) -> None:
+    network = MemoryNetwork(delay=0.010, seed=3)
+    async with connected(network) as pair:
+        sender, receiver = await a_stream(pair)
+        network.loss = loss
+        said = bytes(range(256)) * 1000  # more than the window: what is handed over is made room for at once
+        heard: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receiver.receive_each, heard.append)
+            await sender.send_all(said)
+            await sender.aclose()
+        assert b"".join(heard) == said
+        assert all(heard)
+        assert await receiver.receive_some() == b""
+
+
+async def test_what_came_before_is_handed_over_first(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        ours, theirs = await a_bidi_stream(pair)
+        await ours.send_all(b"one ")
+        await trio.sleep(0.1)
+        heard: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.receive_each, heard.append)
+            await trio.testing.wait_all_tasks_blocked()
+            assert heard == [b"one "]
+            await ours.send_all(b"two")
+            await ours.send_eof()
+        assert heard == [b"one ", b"two"]
+
+
+async def test_who_stops_to_listen_loses_nothing(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        sender, receiver = await a_stream(pair)
+        heard: list[bytes] = []
+        with trio.move_on_after(0.1):
+            await receiver.receive_each(heard.append)
+        await sender.send_all(b"a moment later")
+        await trio.sleep(0.1)
+        assert heard == []
+        with trio.move_on_after(0) as scope:
+            await receiver.receive_each(heard.append)
+        assert scope.cancelled_caught
+        assert heard == [b"a moment later"]
+
+
+async def test_who_hears_enough_stops_the_stream_there_and_then(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        sender, receiver = await a_stream(pair)
+        heard: list[bytes] = []
+
+        def once(data: bytes) -> None:
+            heard.append(data)
+            receiver.stop(9)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender.send_all, bytes(10_000))
+            with pytest.raises(trio.ClosedResourceError):
+                await receiver.receive_each(once)
+        assert len(heard) == 1
+        await trio.sleep(0.1)
+        with pytest.raises(StreamReset, match="code 9"):
+            await sender.send_all(b"more")
+
+
+async def test_a_reset_and_a_loss_reach_who_listens_without_a_wait(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        sender, receiver = await a_stream(pair)
+        _, other = await a_stream(pair)
+        heard: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+
+            async def until(error: type[Exception], stream: ReceiveStream) -> None:
+                with pytest.raises(error):
+                    await stream.receive_each(heard.append)
+
+            nursery.start_soon(until, StreamReset, receiver)
+            nursery.start_soon(until, ConnectionLost, other)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await receiver.receive_some()
+            await sender.send_all(b"half a frame")
+            await trio.sleep(0.1)
+            sender.reset(7)
+            await trio.sleep(0.1)
+            await pair.client.aclose(1)
+        assert heard == [b"half a frame"]
+
+
 async def test_two_tasks_cannot_read_one_stream(autojump_clock: MockClock) -> None:
     async with connected() as pair:
         _, receiver = await a_stream(pair)
@@ -1050,6 +1140,12 @@ async def scenario(network: MemoryNetwork) -> None:
             await stream.send_all(bytes(10_000))
             await stream.send_eof()
             assert len(await read_all(stream)) == 10_000
+            other = await connection.open_bidi()
+            await other.send_all(bytes(10_000))
+            await other.send_eof()
+            heard: list[bytes] = []
+            await other.receive_each(heard.append)
+            assert len(b"".join(heard)) == 10_000
             uni = await connection.open_uni()
             await uni.wait_send_all_might_not_block()
             await uni.send_all(b"x")

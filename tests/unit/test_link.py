@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,17 +39,18 @@ class Stream(ReceiveStream):
         self.finished = False
         self.stopped_with: int | None = None
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_each(self, on_data: Callable[[bytes], None]) -> None:
         await trio.lowlevel.checkpoint()
         while self.script:
             match self.script.pop(0):
                 case bytes(data):
-                    return data
+                    on_data(data)
                 case float(seconds):
                     await trio.sleep(seconds)
                 case Exception() as failure:
                     raise failure
-        return b""
+            if self.stopped_with is not None:
+                raise trio.ClosedResourceError
 
     async def send_all(self, data: bytes) -> None:
         self.sent += data
