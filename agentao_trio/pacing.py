@@ -4,9 +4,9 @@ Theory of operation
 -------------------
 A voice packet is due every 20 ms (PROTOCOL section 11). One timer per call would wake the program ``50 x calls`` times
 a second and flush the QUIC engine as often. Instead a single task walks a grid of deadlines, ``period / phases`` apart,
-counted from one absolute origin. Each member belongs to one phase. A hundred calls are spread over twenty of them: a
-packet then waits for few others, and is heard sooner. More calls cost more than that is worth, and five phases at a
-time come to share the deadline of the last. At a deadline the clock
+counted from one absolute origin. Each member belongs to one phase. A hundred calls are spread evenly over twenty of
+them: a packet then waits for few others, and is heard sooner. More calls cost more than that is worth, and five phases
+at a time come to share the deadline of the last. At a deadline the clock
 
 1. calls every member of the phase, which writes its packet there and then, and
 2. flushes: after the first few, after as many again, then after twice as many and so on, and at the end. So the first
@@ -27,6 +27,8 @@ from collections.abc import Callable
 
 import attrs
 import trio
+
+from agentao_trio._alarm import Alarm, open_alarm
 
 __all__ = ["PACKET_INTERVAL", "ClockStatistics", "Lateness", "PacketClock", "Slot"]
 
@@ -79,11 +81,12 @@ _BEHIND = 0.002
 class Slot:
     """A member's place in one phase of the clock. Made by :meth:`PacketClock.join`."""
 
-    __slots__ = ("_members", "_on_slot", "skipped")
+    __slots__ = ("_joined_at", "_members", "_on_slot", "skipped")
 
-    def __init__(self, members: dict[Slot, None], on_slot: Callable[[float], None]) -> None:
+    def __init__(self, members: dict[Slot, None], on_slot: Callable[[float], None], joined_at: float) -> None:
         self._members = members
         self._on_slot = on_slot
+        self._joined_at = joined_at
         #: Slots that passed unused because the whole program was late by more than a period.
         self.skipped: int = 0
 
@@ -109,7 +112,7 @@ class PacketClock:
         self._step = period / phases
         # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
         self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
-        self._someone_joined = trio.Event()
+        self._alarm: Alarm | None = None
         self._ticks = 0
         self._slots_skipped = 0
         self._lateness = Lateness(4096)
@@ -119,28 +122,46 @@ class PacketClock:
         return f"<PacketClock, {members} members, {self._ticks} ticks, {self._slots_skipped} slots skipped>"
 
     def join(self, on_slot: Callable[[float], None]) -> Slot:
-        """Become a member of the phase that has the fewest.
+        """Become a member of the phase that has the fewest, far from the others where there is a choice.
 
         ``on_slot`` is called in each of its slots with the slot's deadline, in seconds of trio's clock. It may write
         one packet, join and leave; what it raises leaves :meth:`run`.
         """
-        members = min(self._phases, key=len)
-        slot = Slot(members, on_slot)
+        members = self._emptiest_phase()
+        slot = Slot(members, on_slot, self.now())
         members[slot] = None
-        self._someone_joined.set()
+        if self._alarm is not None:
+            self._alarm.ring()
         return slot
+
+    def _emptiest_phase(self) -> dict[Slot, None]:
+        """Of the phases with the fewest members the one farthest from all fuller ones: few calls are spread evenly, and
+        what comes back from one does not meet the next one's packet."""
+        count, fewest = len(self._phases), min(map(len, self._phases))
+        fuller = [phase for phase, members in enumerate(self._phases) if len(members) > fewest]
+
+        def distance(phase: int) -> int:
+            return min((min((phase - each) % count, (each - phase) % count) for each in fuller), default=count)
+
+        free = [phase for phase, members in enumerate(self._phases) if len(members) == fewest]
+        return self._phases[max(free, key=distance)]
 
     async def run(self) -> None:
         """Walk the grid until cancelled."""
+        with open_alarm() as alarm:
+            self._alarm = alarm
+            try:
+                await self._walk(alarm)
+            finally:
+                self._alarm = None
+
+    async def _walk(self, alarm: Alarm) -> None:
         origin = trio.current_time()
         tick = 0  # the last tick that was handled; tick k is due at origin + k * step
         while True:
             stride = self._phases_together()
             upcoming = self._next_with_members(tick, stride)
-            with trio.move_on_at(origin + upcoming * self._step):
-                await self._someone_joined.wait()
-            if self._someone_joined.is_set():
-                self._someone_joined = trio.Event()
+            await alarm.wait_until(origin + upcoming * self._step)
             due = self._ticks_due(origin, stride)
             if due < upcoming:
                 tick = max(tick, due)  # somebody joined, maybe a phase that comes earlier
@@ -173,7 +194,9 @@ class PacketClock:
         return math.floor((trio.current_time() - origin) / self._step + 1e-6) // stride * stride
 
     def _release(self, ticks: range, deadline: float) -> None:
-        members = [slot for tick in ticks for slot in self._phases[tick % len(self._phases)]]
+        # Who has joined after the deadline is not late for it.
+        phases = [self._phases[tick % len(self._phases)] for tick in ticks]
+        members = [slot for phase in phases for slot in phase if slot._joined_at <= deadline]
         if not members:
             return
         self._ticks += 1

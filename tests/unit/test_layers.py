@@ -200,7 +200,8 @@ LAYERS = {
         theirs="attrs rich",
     ),
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
-    "pacing": waits(),
+    "_alarm": waits(theirs="trio"),
+    "pacing": waits("_alarm"),
     "services": waits(),
     "_engine_congestion": waits(theirs="aioquic"),
     "_engine_stock": waits("_engine_congestion", theirs="aioquic cryptography"),

@@ -60,6 +60,22 @@ async def test_members_are_released_every_period_in_one_of_the_phases(autojump_c
         assert (second - first, third - second) == (20, 20)
 
 
+async def test_few_members_are_spread_evenly(autojump_clock: MockClock) -> None:
+    for members, apart in ((2, 10), (4, 5), (8, 2), (20, 1), (40, 1)):
+        log = Log()
+        clock = PacketClock(lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clock.run)
+            joined = [Member(clock, log, "packet", 1) for _ in range(members)]
+            for member in joined:
+                await member.over.wait()
+            nursery.cancel_scope.cancel()
+        taken = sorted({round(when) % 20 for when in log.times("packet")})
+        gaps = [after - before for before, after in zip(taken, [*taken[1:], taken[0] + 20], strict=True)]
+        assert min(gaps) >= apart
+        assert len(taken) == min(members, 20)
+
+
 async def test_what_a_phase_writes_is_flushed_in_growing_bursts_and_at_the_end(autojump_clock: MockClock) -> None:
     log = Log()
     clock = PacketClock(lambda: log.add("flush"), phases=1)
@@ -226,6 +242,21 @@ async def test_a_member_that_joins_on_anothers_turn_is_first_called_a_period_lat
         await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     assert log.entries == [("first", 20), ("second", 40), ("second", 60)]
+
+
+async def test_a_member_that_joins_after_its_deadline_is_not_late_for_it(autojump_clock: MockClock) -> None:
+    log = Log()
+    clock = PacketClock(lambda: None, phases=2)
+    Member(clock, log, "early", 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        await trio.sleep(0.025)
+        autojump_clock.jump(0.016)  # the program stands still until 41: both phases are due, at 30 and at 40
+        Member(clock, log, "late", 2)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert log.times("early") == [20, 41, 60]
+    assert log.times("late") == [50, 70]
 
 
 async def test_what_a_member_raises_leaves_the_clock(autojump_clock: MockClock) -> None:
