@@ -173,7 +173,7 @@ class PacketClock:
                 await trio.lowlevel.checkpoint()
                 due = self._ticks_due(origin, stride)
             first = max(tick + 1, due - len(self._phases) + 1)
-            self._skip(range(tick + 1, first))
+            self._skip(range(tick + 1, first), origin)
             for shared in range(-(-first // stride) * stride, due + 1, stride):
                 self._release(range(max(first, shared - stride + 1), shared + 1), origin + shared * self._step)
             tick = due
@@ -209,14 +209,15 @@ class PacketClock:
             if slot in slot._members:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
 
-    def _skip(self, ticks: range) -> None:
+    def _skip(self, ticks: range, origin: float) -> None:
         # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.
         for index, members in enumerate(self._phases):
             first = ticks.start + (index - ticks.start) % len(self._phases)
             missed = len(range(first, ticks.stop, len(self._phases)))
-            self._slots_skipped += missed * len(members)
             for slot in members:
-                slot.skipped += missed
+                if slot._joined_at <= origin + first * self._step:
+                    slot.skipped += missed
+                    self._slots_skipped += missed
 
     def statistics(self) -> ClockStatistics:
         """A snapshot; the lateness figures cover the most recent 4096 ticks."""

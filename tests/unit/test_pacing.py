@@ -247,16 +247,21 @@ async def test_a_member_that_joins_on_anothers_turn_is_first_called_a_period_lat
 async def test_a_member_that_joins_after_its_deadline_is_not_late_for_it(autojump_clock: MockClock) -> None:
     log = Log()
     clock = PacketClock(lambda: None, phases=2)
-    Member(clock, log, "early", 3)
+    early = Member(clock, log, "early", 100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clock.run)
         await trio.sleep(0.025)
         autojump_clock.jump(0.016)  # the program stands still until 41: both phases are due, at 30 and at 40
         Member(clock, log, "late", 2)
         await trio.sleep(0.1)
+        assert log.times("early")[:3] == [20, 41, 60]
+        assert log.times("late") == [50, 70]
+        autojump_clock.jump(8 * 3600)  # and for a night
+        late = Member(clock, log, "later", 2)
+        await late.over.wait()
+        assert late.slot.skipped == 0
+        assert clock.statistics().slots_skipped == early.slot.skipped > 8 * 3600 * 49
         nursery.cancel_scope.cancel()
-    assert log.times("early") == [20, 41, 60]
-    assert log.times("late") == [50, 70]
 
 
 async def test_what_a_member_raises_leaves_the_clock(autojump_clock: MockClock) -> None:
