@@ -32,16 +32,19 @@ class Alarm(Protocol):
 
 @contextmanager
 def open_alarm() -> Iterator[Alarm]:
-    """The most precise alarm there is for the clock that trio runs on. Raises :class:`OSError` where there is no file
-    descriptor left for it."""
+    """The most precise alarm there is for the clock that trio runs on."""
     if sys.platform == "linux" and sys.version_info >= (3, 13) and _is_real(trio.lowlevel.current_clock()):
-        timer = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
         try:
-            yield _Timer(timer)
-        finally:
-            os.close(timer)
-    else:
-        yield _Event()
+            timer = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+        except OSError:
+            pass  # no descriptor is left, or a kernel that only looks like Linux's
+        else:
+            try:
+                yield _Timer(timer)
+            finally:
+                os.close(timer)
+            return
+    yield _Event()
 
 
 def _is_real(clock: trio.abc.Clock) -> bool:

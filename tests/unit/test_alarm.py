@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 
@@ -34,6 +35,17 @@ async def test_in_virtual_time_too(autojump_clock: MockClock) -> None:
         began = trio.current_time()
         await alarm.wait_until(began + 3600)
         assert trio.current_time() - began == pytest.approx(3600)
+
+
+async def test_where_there_is_no_timer_trio_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_timer(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "timerfd_create", no_timer, raising=False)
+    before = descriptors()
+    with open_alarm() as alarm:
+        assert descriptors() == before
+        await rings_when_it_is_due(alarm)
 
 
 async def test_it_can_be_rung_before() -> None:
