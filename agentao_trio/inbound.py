@@ -5,7 +5,7 @@ Theory of operation
 Two things tell of an inbound call (PROTOCOL section 13.3): a CHANNEL_CREATE for a ``call_sid`` nobody here knows, and
 GetIncomingCalls, asked per configured trunk. Only the second names the caller, and only the first comes at once. So an
 event makes us ask at once instead of at the next interval, and a call is taken from the events alone where asking tells
-nothing.
+nothing: asking after the event, since an answer that was under way when it came cannot list the call.
 
 An unknown ``call_sid`` may also belong to a call of our own whose Originate is not answered yet, or to a row of a bulk
 campaign. While the former is possible nothing is taken from events alone; once this session has started a campaign,
@@ -102,11 +102,13 @@ class InboundCalls:
     async def run(self) -> None:
         """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""
         while not self._ended:
+            announced = frozenset(self._unclaimed())
             for trunk_id in self._trunks:
                 await self._poll(trunk_id)
             if not self.placing and not self.only_listed:
                 for call_sid in self._unclaimed():
-                    self._surface(call_sid, "")
+                    if call_sid in announced:
+                        self._surface(call_sid, "")
             with trio.move_on_after(self._interval if self._trunks else float("inf")):
                 await self._wake.wait()
             if not self._ended:

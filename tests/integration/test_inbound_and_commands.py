@@ -103,6 +103,24 @@ async def test_a_call_that_is_announced_and_listed_surfaces_once_with_its_caller
             await call.answer()
 
 
+async def test_a_call_that_comes_while_the_gateway_is_answering_keeps_its_caller(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is not MethodId.GetIncomingCalls:
+            return None
+        response = messages.GetIncomingCallsResponse(calls=list(waiting))
+        if not waiting:
+            waiting.append(messages.IncomingCallInfo(call_sid="in-1", call_from="+15550109999"))
+            await gateway.event("in-1", CREATE)
+            await trio.sleep(0.2)
+        return response
+
+    waiting: list[messages.IncomingCallInfo] = []
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway, trunks=["main"]) as session:
+        call = await anext(session.incoming())
+        assert (call.call_sid, call.caller) == ("in-1", "+15550109999")
+
+
 async def test_without_trunks_to_ask_the_event_is_enough(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
