@@ -35,6 +35,9 @@ __all__ = ["ScriptedCaller", "Silence", "Speech", "Tone"]
 
 #: Seconds of what was heard that are kept.
 _MEMORY = 60.0
+#: Seconds until a condition is asked again though nothing has changed. Twice that, and this program itself was held up:
+#: what it did not listen to was no silence.
+_ASK_AGAIN = 0.1
 #: The highest 16-bit sample that still is silence: about -46 dB below the loudest.
 _SILENT = 160
 #: A key: how long it sounds, and how long until the next.
@@ -173,8 +176,16 @@ class ScriptedCaller:
         """
         await self.is_answered(within=within)
         if isinstance(what, Silence):
-            seconds = what.seconds
-            await self._expect(str(what), lambda: trio.current_time() >= self._loud_at + seconds, within + seconds)
+            seconds, asked_at, overslept = what.seconds, trio.current_time(), 0.0
+
+            def is_silent() -> bool:
+                nonlocal asked_at, overslept
+                now = trio.current_time()
+                overslept += max(0.0, now - asked_at - 2 * _ASK_AGAIN)
+                asked_at = now
+                return now >= self._loud_at + seconds + overslept
+
+            await self._expect(str(what), is_silent, within + seconds)
         else:
             heard = self._listener(what)
             examined = self._heard_ever - len(self._heard)
@@ -255,7 +266,7 @@ class ScriptedCaller:
                 raise AssertionError(f"{self.number} waited for {what}, and the call ended with cause {self._cause}")
             if trio.current_time() >= give_up_at:
                 raise AssertionError(f"{self.number} waited for {what} in vain for {within:g} s")
-            with trio.move_on_at(min(give_up_at, trio.current_time() + 0.1)):
+            with trio.move_on_at(min(give_up_at, trio.current_time() + _ASK_AGAIN)):
                 await self._changed.park()
 
 

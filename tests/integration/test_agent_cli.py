@@ -78,7 +78,7 @@ def in_order(lines: Sequence[str], *wanted: str) -> bool:
 
 
 def test_two_callers_are_helped_offline(offline: Ran) -> None:
-    assert (offline.status, offline.err) == (0, "")
+    assert (offline.status, offline.err) == (0, ""), offline.out
     lines = offline.out.splitlines()
     assert lines[0].startswith("answering calls on trunk main of quic://127.0.0.1:")
     first, second = ([line for line in lines if line.startswith(name)] for name in ("1701", "1702"))
@@ -156,7 +156,7 @@ def test_a_model_at_a_websocket_is_talked_to(tmp_path: Path) -> None:
             ran = agent(tmp_path, "--model", url, "--callers", "1", REALTIME_API_KEY=KEY)
         finally:
             simulator.kill()
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (0, ""), ran.out
     assert in_order(
         ran.out.splitlines(),
         "agent: Hello, this is the garden shop.",

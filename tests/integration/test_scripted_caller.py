@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, AgenTaoClient, CallEnded, Codec, open_session, serve
 from agentao_trio.audio import from_pcm16
@@ -87,6 +88,30 @@ async def test_what_is_said_arrives_byte_for_byte_both_ways(gateway: SimulatedGa
             await call.send_dtmf("12#")
             assert caller.digits == "12#"
         assert (await caller.is_hung_up(), caller.digits) == (16, "12#")
+
+
+async def test_a_machine_that_was_held_up_is_not_heard_as_silence(
+    gateway: SimulatedGateway, autojump_clock: MockClock
+) -> None:
+    played_until = 0.0
+
+    async def beeps(call: ActiveCall) -> None:
+        nonlocal played_until
+        await call.answer()
+        await call.play(5 * BEEP)
+        played_until = trio.current_time()
+        await call.wait_ended()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda **kw: serve(beeps, gateway.endpoint, trunks=["main"], **gateway.options(), **kw))
+        caller = gateway.call_in()
+        await caller.hears(Tone(1_000))
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(caller.hears, Silence(0.6))
+            await trio.sleep(0.5)
+            autojump_clock.jump(1.0)
+        assert 0 < played_until <= trio.current_time() - 0.5
+        nursery.cancel_scope.cancel()
 
 
 async def test_somebody_who_is_called_and_a_machine_that_beeps(gateway: SimulatedGateway) -> None:
