@@ -55,8 +55,11 @@ from agentao_trio.services import task_nursery
 
 __all__ = ["Bridge", "BridgeEnding", "BridgeStatistics", "bridge"]
 
-#: Seconds without a packet from the far end after which its silence is made up.
-QUIET_SECONDS = 0.06
+#: Seconds without a packet from the far end after which its silence is made up, and in what steps from then on. What is
+#: late by less was held up on the way: silence in the middle of a word would make two turns of it.
+QUIET_SECONDS, QUIET_STEP = 0.2, 0.06
+#: Seconds by which this program may be late to find that nothing has come: more, and much may be waiting to be read.
+HELD_UP = 0.02
 #: Seconds after a key until the keys so far are taken to be all of them; ``#`` ends them at once.
 KEY_PAUSE = 1.5
 #: Keys that are told at a time.
@@ -286,8 +289,9 @@ class Bridge:
         made_up = 0  # packets of silence since the last that came
         with contextlib.closing(audio):
             while True:
+                quiet = QUIET_STEP if made_up else QUIET_SECONDS
                 # One scope for as long as the caller is heard: a new one for each packet costs more than the packet.
-                with trio.CancelScope(deadline=trio.current_time() + QUIET_SECONDS) as patience:
+                with trio.CancelScope(deadline=trio.current_time() + quiet) as patience:
                     async for frame in audio:
                         patience.deadline = trio.current_time() + QUIET_SECONDS
                         self._make_up(min(max(0, frame.lost_before - made_up), LONGEST_GAP), silence)
@@ -296,9 +300,10 @@ class Bridge:
                         self._caller_dropped = audio.dropped
                         self._model.append_audio(frame.payload)
                     return
-                missing = round(QUIET_SECONDS * 1000 / PACKET_MS)
-                made_up += missing
-                self._make_up(missing, silence)
+                if trio.current_time() <= patience.deadline + HELD_UP:
+                    missing = round(quiet * 1000 / PACKET_MS)
+                    made_up += missing
+                    self._make_up(missing, silence)
 
     def _make_up(self, packets: int, silence: bytes) -> None:
         if packets:

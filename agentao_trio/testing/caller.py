@@ -35,8 +35,8 @@ __all__ = ["ScriptedCaller", "Silence", "Speech", "Tone"]
 
 #: Seconds of what was heard that are kept.
 _MEMORY = 60.0
-#: Seconds until a condition is asked again though nothing has changed. Twice that, and this program itself was held up:
-#: what it did not listen to was no silence.
+#: Seconds until a condition is asked again though nothing has changed. Where it takes longer, this program itself was
+#: held up: what it did not listen to was no silence.
 _ASK_AGAIN = 0.1
 #: The highest 16-bit sample that still is silence: about -46 dB below the loudest.
 _SILENT = 160
@@ -181,7 +181,7 @@ class ScriptedCaller:
             def is_silent() -> bool:
                 nonlocal asked_at, overslept
                 now = trio.current_time()
-                overslept += max(0.0, now - asked_at - 2 * _ASK_AGAIN)
+                overslept += max(0.0, now - asked_at - _ASK_AGAIN)
                 asked_at = now
                 return now >= self._loud_at + seconds + overslept
 

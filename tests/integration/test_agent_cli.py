@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -58,53 +58,77 @@ def agent(directory: Path, *arguments: str, **environment: str) -> Ran:
 # -- a conversation -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def offline(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Both simulated callers, with everything kept.
+FIRST = (
+    "inbound call, +15550101701",
+    "agent: Hello, this is the garden shop. How can I help you?",
+    "caller: Where is my order, number 4711?",
+    'tool: look_up_order {"number": "4711"}',
+    "tool: look_up_order → Order 4711 has left the shop and arrives tomorrow.",
+    "agent: Your order left us this morning. It arrives tomorrow. (interrupted)",
+    "agent: Thank you for calling. Goodbye.",
+    "over (hangup)",
+)
+SECOND = (
+    "inbound call, +15550101702",
+    "agent: Hello",
+    "caller: Can I talk to somebody?",
+    'tool: transfer {"to": "colleague"}',
+    "agent: I put you through to a colleague.",
+    "tool: transfer → done",
+    "over (hangup)",
+)
+WITH_A_MODEL_OF_ITS_OWN = (
+    "agent: Hello, this is the garden shop.",
+    "caller: Where is my order, number 4711?",
+    "tool: look_up_order failed there is no tool 'look_up_order'; there are hangup",
+    "agent: Your order left us this morning.",
+    "tool: hangup {}",
+    "agent: Thank you for calling. Goodbye.",
+)
 
-    They talk in real time, and on a busy machine the one who interrupts may come too late: then another try.
+
+def in_order(lines: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether lines that contain these stand there, in this order."""
+    left = iter(lines)
+    return all(any(each in line for line in left) for each in wanted)
+
+
+def spoken(ran: Ran, caller: str) -> list[str]:
+    return [line for line in ran.out.splitlines() if line.startswith(caller)]
+
+
+def undisturbed(wanted: Mapping[str, Sequence[str]], run: Callable[[], Ran]) -> Ran:
+    """Run until each caller had the conversation that is wanted.
+
+    They talk in real time, and a machine that stands still for half a second is a pause in what they say, or makes an
+    interruption come too late: then another try.
     """
     for _ in range(3):
-        ran = agent(tmp_path_factory.mktemp("agent"), "--record", "recordings", "--history", "calls.db")
-        if "tomorrow. (interrupted)" in ran.out:
+        ran = run()
+        if all(in_order(spoken(ran, caller), lines) for caller, lines in wanted.items()):
             break
     return ran
 
 
-def in_order(lines: Sequence[str], *wanted: str) -> bool:
-    """Whether lines that contain these stand there, in this order."""
-    left = iter(lines)
-    return all(any(each in line for line in left) for each in wanted)
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Both simulated callers, with everything kept."""
+
+    def run() -> Ran:
+        return agent(tmp_path_factory.mktemp("agent"), "--record", "recordings", "--history", "calls.db")
+
+    return undisturbed({"1701": FIRST, "1702": SECOND}, run)
 
 
 def test_two_callers_are_helped_offline(offline: Ran) -> None:
     assert (offline.status, offline.err) == (0, ""), offline.out
     lines = offline.out.splitlines()
     assert lines[0].startswith("answering calls on trunk main of quic://127.0.0.1:")
-    first, second = ([line for line in lines if line.startswith(name)] for name in ("1701", "1702"))
-    assert in_order(
-        first,
-        "inbound call, +15550101701",
-        "agent: Hello, this is the garden shop. How can I help you?",
-        "caller: Where is my order, number 4711?",
-        'tool: look_up_order {"number": "4711"}',
-        "tool: look_up_order → Order 4711 has left the shop and arrives tomorrow.",
-        "agent: Your order left us this morning. It arrives tomorrow. (interrupted)",
-        "agent: Thank you for calling. Goodbye.",
-        "over (hangup)",
-    )
-    assert in_order(first, "(interrupted)", "caller: Great, that was all. Bye.", "agent: Thank you")
-    assert in_order(first, "tool: hangup {}", "tool: hangup → done")
-    assert in_order(
-        second,
-        "inbound call, +15550101702",
-        "agent: Hello",
-        "caller: Can I talk to somebody?",
-        'tool: transfer {"to": "colleague"}',
-        "agent: I put you through to a colleague.",
-        "tool: transfer → done",
-        "over (hangup)",
-    )
+    first, second = spoken(offline, "1701"), spoken(offline, "1702")
+    assert in_order(first, FIRST), offline.out
+    assert in_order(first, ["(interrupted)", "caller: Great, that was all. Bye.", "agent: Thank you"])
+    assert in_order(first, ["tool: hangup {}", "tool: hangup → done"])
+    assert in_order(second, SECOND), offline.out
     assert len(lines) == 1 + len(first) + len(second)
 
 
@@ -141,7 +165,7 @@ from agentao_trio.realtime.simulator import open_simulator
 async def main():
     async with open_simulator(demo_script()) as simulator:
         print(simulator.url, flush=True)
-        await trio.sleep(60)
+        await trio.sleep(120)
 
 trio.run(main)
 """
@@ -153,19 +177,14 @@ def test_a_model_at_a_websocket_is_talked_to(tmp_path: Path) -> None:
         assert simulator.stdout is not None
         try:
             url = simulator.stdout.readline().strip()
-            ran = agent(tmp_path, "--model", url, "--callers", "1", REALTIME_API_KEY=KEY)
+            ran = undisturbed(
+                {"1701": WITH_A_MODEL_OF_ITS_OWN},
+                lambda: agent(tmp_path, "--model", url, "--callers", "1", REALTIME_API_KEY=KEY),
+            )
         finally:
             simulator.kill()
     assert (ran.status, ran.err) == (0, ""), ran.out
-    assert in_order(
-        ran.out.splitlines(),
-        "agent: Hello, this is the garden shop.",
-        "caller: Where is my order, number 4711?",
-        "tool: look_up_order failed there is no tool 'look_up_order'; there are hangup",
-        "agent: Your order left us this morning.",
-        "tool: hangup {}",
-        "agent: Thank you for calling. Goodbye.",
-    )
+    assert in_order(ran.out.splitlines(), WITH_A_MODEL_OF_ITS_OWN), ran.out
     assert KEY not in ran.out
 
 
@@ -263,7 +282,8 @@ def unauthorised() -> Iterator[str]:
 def test_a_model_that_refuses_the_key_is_told_in_the_call_it_was_for(unauthorised: str, tmp_path: Path) -> None:
     ran = agent(tmp_path, "--model", unauthorised, "--callers", "1", REALTIME_API_KEY=KEY)
     assert ran.status == 1
-    assert in_order(ran.out.splitlines(), "1701  inbound call", "1701    error: ws://127.0.0.1", "FAILED: +15550101701")
+    told = ran.out.splitlines()
+    assert in_order(told, ["1701  inbound call", "1701    error: ws://127.0.0.1", "FAILED: +15550101701"])
     assert "does not accept the key (HTTP 401)" in ran.out
     assert ran.err == ""
     for secret in (KEY, PASSWORD, QUERY):

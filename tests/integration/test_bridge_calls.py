@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agentao_trio import Codec, open_session
 from agentao_trio.audio import from_pcm16
@@ -88,6 +89,20 @@ async def test_a_silent_telephone_is_silence_to_the_model(gateway: SimulatedGate
         assert said in bytes(scene.model.audio)
         assert (len(scene.model.audio) - before) / 8 == pytest.approx(1000, abs=100)
         assert scene.talk.statistics().made_up_ms > 2500
+
+
+async def test_what_comes_late_is_not_torn_apart(gateway: SimulatedGateway, autojump_clock: MockClock) -> None:
+    """Neither the path's hiccups nor this program's own put silence into a word."""
+    async with staged(gateway) as scene:
+        await trio.sleep(0.5)
+        said = said_by(600)
+        packets = [said[start : start + 160] for start in range(0, len(said), 160)]
+        for some in (packets[:10], packets[10:20], packets[20:]):
+            scene.ear.to_say.extend(some)
+            gateway.server.speak(scene.call.call_sid)
+            await trio.sleep(0.02 * len(some) + 0.15)
+            autojump_clock.jump(0.5 if some[0] is packets[10] else 0)
+        assert said in bytes(scene.model.audio)
 
 
 # -- interruptions --------------------------------------------------------------------------------------------------
