@@ -225,6 +225,7 @@ class ReceiveStream(trio.abc.ReceiveStream):
         "_buffer",
         "_connection",
         "_ended",
+        "_failure",
         "_fin",
         "_on_data",
         "_place",
@@ -239,6 +240,7 @@ class ReceiveStream(trio.abc.ReceiveStream):
         self._place = Place()
         self._buffer = bytearray()
         self._on_data: Callable[[bytes], None] | None = None  # instead of the buffer
+        self._failure: Exception | None = None  # what that raised
         self._fin = False
         self._reset: int | None = None
         self._stopped = False  # by us
@@ -274,8 +276,8 @@ class ReceiveStream(trio.abc.ReceiveStream):
 
         It is called as soon as the bytes are here, without the two turns of the scheduler that a task takes to be woken
         and to come back for more: for readers that never have to wait. It must not wait, may stop this stream, and what
-        it raises ends the connection's own task. The end, and what is raised at it, are those of
-        :meth:`receive_some`. Cancellation loses nothing: what arrives later waits here.
+        it raises is raised here. The end, and what is raised at it, are those of :meth:`receive_some`. Cancellation
+        loses nothing: what arrives later waits here, as it does after an error.
         """
         with self._place:
             if self._buffer and not self._is_closed():
@@ -287,6 +289,9 @@ class ReceiveStream(trio.abc.ReceiveStream):
                 await self._wait_ready()
             finally:
                 self._on_data = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         self._raise_unless_finished()
 
     async def _wait_ready(self) -> None:
@@ -333,7 +338,14 @@ class ReceiveStream(trio.abc.ReceiveStream):
         await trio.lowlevel.checkpoint()
 
     def _is_ready(self) -> bool:
-        return bool(self._buffer) or self._fin or self._reset is not None or self._stopped or self._connection._over
+        return (
+            bool(self._buffer)
+            or self._fin
+            or self._reset is not None
+            or self._stopped
+            or self._failure is not None
+            or self._connection._over
+        )
 
     def _drop(self, count: int) -> None:
         del self._buffer[:count]
@@ -349,7 +361,11 @@ class ReceiveStream(trio.abc.ReceiveStream):
         if self._on_data is not None and not self._is_closed():
             if data:
                 self._connection._consumed(self.stream_id, len(data), 0)
-                self._on_data(data)
+                try:
+                    self._on_data(data)
+                except Exception as failure:  # noqa: BLE001 - it is the reader's, who waits; the connection goes on
+                    self._on_data, self._failure = None, failure
+                    self._place.wake()
             if fin:
                 self._place.wake()
             return

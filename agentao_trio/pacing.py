@@ -164,8 +164,7 @@ class PacketClock:
             await alarm.wait_until(origin + upcoming * self._step)
             due = self._ticks_due(origin, stride)
             if due < upcoming:
-                tick = max(tick, due)  # somebody joined, maybe a phase that comes earlier
-                continue
+                continue  # somebody joined, maybe a phase that comes earlier
             if trio.current_time() - (origin + upcoming * self._step) > _BEHIND:
                 # The program is too busy. What has arrived goes first: acknowledgements make room for what is written
                 # now, and without them it would be shed. In the second batch every reader has had its turn.
@@ -211,13 +210,13 @@ class PacketClock:
 
     def _skip(self, ticks: range, origin: float) -> None:
         # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.
+        count = len(self._phases)
         for index, members in enumerate(self._phases):
-            first = ticks.start + (index - ticks.start) % len(self._phases)
-            missed = len(range(first, ticks.stop, len(self._phases)))
             for slot in members:
-                if slot._joined_at <= origin + first * self._step:
-                    slot.skipped += missed
-                    self._slots_skipped += missed
+                start = max(ticks.start, math.ceil((slot._joined_at - origin) / self._step - 1e-6))
+                missed = len(range(start + (index - start) % count, ticks.stop, count))
+                slot.skipped += missed
+                self._slots_skipped += missed
 
     def statistics(self) -> ClockStatistics:
         """A snapshot; the lateness figures cover the most recent 4096 ticks."""

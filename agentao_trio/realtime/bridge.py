@@ -55,11 +55,10 @@ from agentao_trio.services import task_nursery
 
 __all__ = ["Bridge", "BridgeEnding", "BridgeStatistics", "bridge"]
 
-#: Seconds without a packet from the far end after which its silence is made up, and in what steps from then on. What is
-#: late by less was held up on the way: silence in the middle of a word would make two turns of it.
-QUIET_SECONDS, QUIET_STEP = 0.2, 0.06
-#: Seconds by which this program may be late to find that nothing has come: more, and much may be waiting to be read.
-HELD_UP = 0.02
+#: Seconds after which it is looked whether nothing has come from the far end. Silence is made up when two such looks in
+#: a row found nothing: what is late by less was held up on the way, or by a stall of this program, after which the
+#: first look comes before what has arrived is read. Silence in the middle of a word would make two turns of it.
+QUIET_SECONDS = 0.1
 #: Seconds after a key until the keys so far are taken to be all of them; ``#`` ends them at once.
 KEY_PAUSE = 1.5
 #: Keys that are told at a time.
@@ -286,24 +285,24 @@ class Bridge:
             silence = bytes(2 * MODEL_RATE * PACKET_MS // 1000)
         else:
             audio, silence = self._call.audio(codec=codec), codec.silence
-        made_up = 0  # packets of silence since the last that came
+        per_look = round(QUIET_SECONDS * 1000 / PACKET_MS)
+        looks = made_up = 0  # how many found nothing, and packets of silence, since the last that came
         with contextlib.closing(audio):
             while True:
-                quiet = QUIET_STEP if made_up else QUIET_SECONDS
                 # One scope for as long as the caller is heard: a new one for each packet costs more than the packet.
-                with trio.CancelScope(deadline=trio.current_time() + quiet) as patience:
+                with trio.CancelScope(deadline=trio.current_time() + QUIET_SECONDS) as patience:
                     async for frame in audio:
                         patience.deadline = trio.current_time() + QUIET_SECONDS
                         self._make_up(min(max(0, frame.lost_before - made_up), LONGEST_GAP), silence)
-                        made_up = 0
+                        looks = made_up = 0
                         self._caller_ms += PACKET_MS
                         self._caller_dropped = audio.dropped
                         self._model.append_audio(frame.payload)
                     return
-                if trio.current_time() <= patience.deadline + HELD_UP:
-                    missing = round(quiet * 1000 / PACKET_MS)
-                    made_up += missing
-                    self._make_up(missing, silence)
+                looks += 1
+                if looks > 1:
+                    self._make_up(looks * per_look - made_up, silence)
+                    made_up = looks * per_look
 
     def _make_up(self, packets: int, silence: bytes) -> None:
         if packets:

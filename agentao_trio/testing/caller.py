@@ -35,9 +35,9 @@ __all__ = ["ScriptedCaller", "Silence", "Speech", "Tone"]
 
 #: Seconds of what was heard that are kept.
 _MEMORY = 60.0
-#: Seconds until a condition is asked again though nothing has changed. Where it takes longer, this program itself was
-#: held up: what it did not listen to was no silence.
-_ASK_AGAIN = 0.1
+#: Seconds until a condition is asked again though nothing has changed. Where it takes much longer, this program itself
+#: was held up: what it did not listen to was no silence, and is not counted against the other side.
+_ASK_AGAIN, _HELD_UP = 0.1, 0.2
 #: The highest 16-bit sample that still is silence: about -46 dB below the loudest.
 _SILENT = 160
 #: A key: how long it sounds, and how long until the next.
@@ -86,6 +86,7 @@ class ScriptedCaller:
         self._heard = bytearray()
         self._heard_ever = 0
         self._loud_at = -math.inf
+        self._attentive_since = -math.inf  # without having been held up
         self._call: Call | None = None
         self._cause: int | None = None
         self._answered = False
@@ -176,14 +177,10 @@ class ScriptedCaller:
         """
         await self.is_answered(within=within)
         if isinstance(what, Silence):
-            seconds, asked_at, overslept = what.seconds, trio.current_time(), 0.0
+            seconds = what.seconds
 
             def is_silent() -> bool:
-                nonlocal asked_at, overslept
-                now = trio.current_time()
-                overslept += max(0.0, now - asked_at - _ASK_AGAIN)
-                asked_at = now
-                return now >= self._loud_at + seconds + overslept
+                return trio.current_time() >= max(self._loud_at, self._attentive_since) + seconds
 
             await self._expect(str(what), is_silent, within + seconds)
         else:
@@ -260,14 +257,20 @@ class ScriptedCaller:
     async def _expect(self, what: str, condition: Callable[[], bool], within: float) -> None:
         """Wait for the condition, which is asked again whenever something changes, and every tenth of a second."""
         await trio.lowlevel.checkpoint()
-        give_up_at = trio.current_time() + within
+        asked_at = trio.current_time()
+        give_up_at = asked_at + within
         while not condition():
             if self._cause is not None:
                 raise AssertionError(f"{self.number} waited for {what}, and the call ended with cause {self._cause}")
-            if trio.current_time() >= give_up_at:
+            if asked_at >= give_up_at:
                 raise AssertionError(f"{self.number} waited for {what} in vain for {within:g} s")
-            with trio.move_on_at(min(give_up_at, trio.current_time() + _ASK_AGAIN)):
+            with trio.move_on_at(min(give_up_at, asked_at + _ASK_AGAIN)):
                 await self._changed.park()
+            now = trio.current_time()
+            if now - asked_at > _HELD_UP:
+                give_up_at += now - asked_at
+                self._attentive_since = now
+            asked_at = now
 
 
 def _described(what: object) -> str:

@@ -114,6 +114,16 @@ async def test_a_machine_that_was_held_up_is_not_heard_as_silence(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_machine_that_was_held_up_gives_more_time(gateway: SimulatedGateway, autojump_clock: MockClock) -> None:
+    async with open_session(gateway.endpoint, **gateway.options(), trunks=["main"]) as session:
+        caller = gateway.call_in()
+        async with await anext(session.incoming()) as call, trio.open_nursery() as waiting:
+            await call.answer()
+            waiting.start_soon(lambda: caller.hears(Silence(0.6), within=0.5))
+            await trio.sleep(0.1)
+            autojump_clock.jump(5.0)
+
+
 async def test_somebody_who_is_called_and_a_machine_that_beeps(gateway: SimulatedGateway) -> None:
     machine = gateway.pick_up("+15550107777")
 

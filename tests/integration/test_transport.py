@@ -288,6 +288,26 @@ async def test_who_hears_enough_stops_the_stream_there_and_then(autojump_clock: 
             await sender.send_all(b"more")
 
 
+async def test_what_a_listener_raises_is_its_own_affair(autojump_clock: MockClock) -> None:
+    async with connected() as pair:
+        sender, receiver = await a_stream(pair)
+
+        def refuse(data: bytes) -> None:
+            raise ValueError(f"{len(data)} bytes too many")
+
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                with pytest.raises(ValueError, match="5 bytes too many"):
+                    await receiver.receive_each(refuse)
+
+            nursery.start_soon(listen)
+            await trio.testing.wait_all_tasks_blocked()
+            await sender.send_all(b"12345")
+        await sender.send_all(b"678")
+        assert await receiver.receive_some() == b"678"
+
+
 async def test_a_reset_and_a_loss_reach_who_listens_without_a_wait(autojump_clock: MockClock) -> None:
     async with connected() as pair:
         sender, receiver = await a_stream(pair)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 
 import pytest
 import trio
@@ -37,9 +38,18 @@ async def test_in_virtual_time_too(autojump_clock: MockClock) -> None:
         assert trio.current_time() - began == pytest.approx(3600)
 
 
-async def test_where_there_is_no_timer_trio_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_runs_and_jumps_is_virtual(mock_clock: MockClock) -> None:
+    mock_clock.rate, mock_clock.autojump_threshold = 1, 0
+    began = time.monotonic()
+    with open_alarm() as alarm:
+        await alarm.wait_until(trio.current_time() + 3600)
+    assert time.monotonic() - began < 600
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), AttributeError("timerfd_create")])
+async def test_where_there_is_no_timer_trio_has_to_do(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_timer(*_: object, **__: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise error
 
     monkeypatch.setattr(os, "timerfd_create", no_timer, raising=False)
     before = descriptors()

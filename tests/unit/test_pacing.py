@@ -264,6 +264,24 @@ async def test_a_member_that_joins_after_its_deadline_is_not_late_for_it(autojum
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("joined_after", [0.0, 0.005, 0.015, 0.035])
+async def test_slots_are_counted_from_when_a_member_joined(
+    others: int, joined_after: float, autojump_clock: MockClock
+) -> None:
+    clock = PacketClock(lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        for _ in range(others):
+            clock.join(lambda _: None)
+        await trio.sleep(0.1 + joined_after)
+        late = clock.join(lambda _: None)
+        autojump_clock.jump(1.0)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert 48 <= late.skipped <= 50
+
+
 async def test_what_a_member_raises_leaves_the_clock(autojump_clock: MockClock) -> None:
     def on_slot(_: float) -> None:
         raise KeyError("a bug")
