@@ -90,8 +90,6 @@ class Dialogue:
         self.answer_due: bool = False
         #: Notified whenever something has changed that somebody may wait for.
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        #: Responses that have ended.
-        self.ended: int = 0
         self._rules_broken: set[str] = set()
         self._speaking_item = ""
         self._unheard: OrderedDict[str, str] = OrderedDict()  # messages without any sound or text yet, by response
@@ -238,11 +236,11 @@ class Dialogue:
     def _error(self, event: protocol.ErrorEvent) -> None:
         if not event.error.event_id:
             self.answer_due = False  # it may stand for the answer, and nothing else would tell that there is none
+            self.changed.unpark_all()
         if of_error(event.error) is not Remedy.IGNORE:
             self.publish_error(event.error.message or "the model's server tells of an error", error=event.error)
 
     def _end_response(self, response_id: str, status: str) -> None:
-        self.ended += 1
         for item_id in [item_id for item_id, of in self._unheard.items() if of == response_id]:
             del self._unheard[item_id]
         self._played(self.audio.finish_response(response_id))

@@ -40,10 +40,12 @@ class Responses:
         self._wish = params or self._wish or {}
         self._dialogue.changed.unpark_all()
 
-    def caller_speaks(self) -> None:
-        """What is being asked for is not wanted any more."""
-        if self._asking is not None:
-            self._asking.cancel()
+    def caller_speaks(self) -> bool:
+        """What is being asked for is not wanted any more. Returns whether there was any: it may begin all the same."""
+        if self._asking is None:
+            return False
+        self._asking.cancel()
+        return True
 
     async def run(self) -> None:
         """Ask for what is wanted, until cancelled or until the model's session is over."""
@@ -54,6 +56,7 @@ class Responses:
             if dialogue.caller_speaking or dialogue.answer_due:
                 self._wish = None
                 self.suppressed += 1
+                dialogue.changed.unpark_all()
             elif dialogue.turns.active:
                 await dialogue.changed.park()
             elif not await self._ask():
@@ -72,6 +75,7 @@ class Responses:
             self._dialogue.publish_error(f"no response could be had: {error}", code=error.code, kind=error.type)
         finally:
             self._asking = None
+            self._dialogue.changed.unpark_all()
         return True
 
     # -- for tools --------------------------------------------------------------------------------------------------
@@ -105,12 +109,15 @@ class Responses:
         return True
 
     async def have_said(self) -> None:
-        """Have the model say what it was told to, without using tools, and wait until that was heard."""
-        ended = self._dialogue.ended
+        """Have the model say what it was told to, without using tools, and wait until that was heard.
+
+        Where the caller speaks instead, it is the answer to the caller that is waited for.
+        """
+        dialogue = self._dialogue
         self.want({"tool_choice": "none"})
         await trio.lowlevel.checkpoint()
-        while ended == self._dialogue.ended:
-            await self._dialogue.changed.park()
+        while self._wish is not None or self._asking is not None or dialogue.answer_due or dialogue.turns.active:
+            await dialogue.changed.park()
         await self._wait_heard()
 
     def publish_tool(self, **data: Any) -> None:

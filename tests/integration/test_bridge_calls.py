@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from agentao_trio.realtime.simulator import simulated
 from agentao_trio.realtime.tools import hangup, send_dtmf, tool, transfer
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import SimulatedGateway
-from tests.support.bridged import NUMBER, Ear, StageModel, said_by, staged
+from tests.support.bridged import NUMBER, Ear, Scene, StageModel, said_by, staged
 from tests.support.sounds import keys, sine
 
 # -- format ---------------------------------------------------------------------------------------------------------
@@ -389,6 +389,90 @@ async def test_a_model_that_leaves_without_a_word_is_told_to_say_one(gateway: Si
         [(_, output)] = model.outputs
         assert output is not None
         assert "goodbye" in output
+
+
+async def goodbye_after_another_response(scene: Scene, how_it_ends: Callable[[], None]) -> None:
+    """The model leaves without a word, while the server's own response to a noise is active."""
+    model = scene.model
+
+    async def say_goodbye() -> None:
+        await trio.sleep(0.3)
+        model.speak("goodbye", "i3", said_by(1000))
+        model.finish_item("goodbye", "i3")
+        model.finish("goodbye")
+
+    def begin(params: object) -> None:
+        model.begin("goodbye", "i3")
+        scene.session.start(say_goodbye)
+
+    model.when_asked = begin
+    model.begin("r1")
+    model.call_tool("r1", "hangup")
+    model.finish("r1")
+    model.begin("noise")
+    await trio.sleep(0.5)
+    how_it_ends()
+    assert (await scene.talk.wait_ended()).reason == "hangup"
+
+
+async def test_a_goodbye_is_said_after_a_response_that_is_cancelled(gateway: SimulatedGateway) -> None:
+    async with staged(gateway, tools=[hangup()]) as scene:
+        await goodbye_after_another_response(scene, lambda: scene.model.finish("noise", "cancelled"))
+        assert scene.ear.sound == said_by(1000)
+
+
+async def test_a_goodbye_is_said_over_another_connection(gateway: SimulatedGateway) -> None:
+    async with staged(gateway, tools=[hangup()]) as scene:
+
+        def reconnect() -> None:
+            scene.model.lose_connection()
+            scene.model.renew_connection()
+
+        await goodbye_after_another_response(scene, reconnect)
+        assert scene.ear.sound == said_by(1000)
+
+
+async def test_a_goodbye_may_be_the_answer_to_the_caller(gateway: SimulatedGateway) -> None:
+    """The caller speaks before it is asked for: it is not, and the call is hung up after the answer."""
+    async with staged(gateway, tools=[hangup()]) as scene:
+        scene.model.begin("r1")
+        scene.model.call_tool("r1", "hangup")
+        scene.model.finish("r1")
+        scene.model.hears_speech()
+        await trio.sleep(1)
+        scene.model.hears_silence()
+        await trio.sleep(1)
+        scene.model.reply("r2", "i2", said_by(1000), "You too. Goodbye.")
+        assert (await scene.talk.wait_ended()).reason == "hangup"
+        assert scene.model.asked == []
+        assert scene.ear.sound == said_by(1000)
+
+
+async def test_a_goodbye_that_is_refused_is_not_waited_for(gateway: SimulatedGateway) -> None:
+    def refuse(params: object) -> None:
+        raise RealtimeError("not now", code="invalid_value")
+
+    async with staged(gateway, tools=[hangup()], model=StageModel(when_asked=refuse)) as scene:
+        scene.model.begin("r1")
+        scene.model.call_tool("r1", "hangup")
+        scene.model.finish("r1")
+        began = trio.current_time()
+        assert (await scene.talk.wait_ended()).reason == "hangup"
+        assert trio.current_time() - began < 1
+
+
+async def test_an_answer_that_fails_instead_of_a_goodbye_is_not_waited_for(gateway: SimulatedGateway) -> None:
+    async with staged(gateway, tools=[hangup()]) as scene:
+        scene.model.begin("r1")
+        scene.model.call_tool("r1", "hangup")
+        scene.model.finish("r1")
+        scene.model.hears_speech()
+        scene.model.hears_silence()
+        await trio.sleep(1)
+        scene.model.say(protocol.ErrorEvent(error=protocol.ErrorDetails(code="server_error", message="sorry")))
+        began = trio.current_time()
+        assert (await scene.talk.wait_ended()).reason == "hangup"
+        assert trio.current_time() - began < 1
 
 
 async def test_a_goodbye_that_never_comes_is_not_waited_for_for_ever(gateway: SimulatedGateway) -> None:
