@@ -59,7 +59,7 @@ class Dialogue:
     """The model's side of one call.
 
     ``request_tool`` is given each function call with its response's id; ``caller_speaks`` is called when the caller
-    begins to. Neither may wait.
+    begins to, and returns whether a response was being asked for. Neither may wait.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Dialogue:
         bound_ms: float,
         truncate: bool,
         request_tool: Callable[[protocol.Item, str], None],
-        caller_speaks: Callable[[], None],
+        caller_speaks: Callable[[], bool],
     ) -> None:
         self._call = call
         self._model = model
@@ -88,6 +88,7 @@ class Dialogue:
         #: Whether the caller is speaking, and whether the server owes an answer to what was said.
         self.caller_speaking: bool = False
         self.answer_due: bool = False
+        self._crossing = False  # a response was asked for when the caller began to speak, and may begin all the same
         #: Notified whenever something has changed that somebody may wait for.
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self._rules_broken: set[str] = set()
@@ -124,7 +125,7 @@ class Dialogue:
             self.transcripts.mention(event.item_id)
         self._publish_speech("user", active=True, item_id=event.item_id)
         self.interrupt(cancel=getattr(turn_detection, "interrupt_response", True) is False)
-        self._caller_speaks()
+        self._crossing = self._caller_speaks() and not self.turns.active
         self.changed.unpark_all()
 
     def _speech_stopped(self, event: protocol.InputAudioBufferSpeechStopped) -> None:
@@ -157,10 +158,15 @@ class Dialogue:
     # -- responses --------------------------------------------------------------------------------------------------
 
     def _response_created(self, event: protocol.ResponseCreated) -> None:
-        self.answer_due = False
+        # What the server begins by itself is the answer to the caller.
+        unwanted = self.caller_speaking and self._crossing
+        self._crossing = False
+        self.answer_due = self.answer_due and unwanted
         if event.response.id:
             self.counts.responses += 1
             self.turns.began(event.response.id)
+            if unwanted:
+                self.interrupt(cancel=True)
         self.changed.unpark_all()
 
     def _output_item_added(self, event: protocol.ResponseOutputItemAdded) -> None:

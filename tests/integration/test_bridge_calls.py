@@ -202,6 +202,61 @@ async def test_an_interruption_by_the_program(gateway: SimulatedGateway) -> None
         assert len(scene.ear.heard) <= 16
 
 
+async def test_a_response_that_was_asked_for_does_not_begin_over_the_callers_words(gateway: SimulatedGateway) -> None:
+    """It and the caller's first word were on their way at the same time. The server answers the caller afterwards."""
+    async with staged(gateway) as scene:
+        model = scene.model
+        scene.talk.say("The line closes soon.")
+        await trio.sleep(0.005)
+        model.hears_speech()
+        await trio.sleep(0.1)
+        model.begin("r1", "i1")
+        model.speak("r1", "i1", said_by(1000))
+        await trio.sleep(0.5)
+        assert scene.ear.sound == b""
+        assert [event.response_id for event in model.events if isinstance(event, ResponseCancel)] == ["r1"]
+        model.finish("r1", "cancelled")
+        model.hears_silence()
+        scene.talk.say("It is still to be said.")
+        await trio.sleep(0.1)
+        assert model.asked == [], "the answer to the caller is still due"
+        model.reply("r2", "i2", said_by(200, 50))
+        await trio.sleep(0.5)
+        assert scene.ear.sound == said_by(200, 50)
+        assert [(turn["status"], turn["barge_in"]) for turn in scene.told(RecordKind.TURN)] == [
+            ("cancelled", True),
+            ("completed", False),
+        ]
+        assert scene.talk.statistics().barge_ins == 1
+
+
+@pytest.mark.parametrize("told_of_the_end", [True, False])
+async def test_what_the_server_begins_by_itself_is_the_answer(gateway: SimulatedGateway, told_of_the_end: bool) -> None:
+    """Also where the server does not tell first that the caller has spoken to the end."""
+    async with staged(gateway) as scene:
+        scene.model.hears_speech()
+        await trio.sleep(0.5)
+        if told_of_the_end:
+            scene.model.hears_silence()
+        scene.model.reply("r1", "i1", said_by(200))
+        await trio.sleep(0.5)
+        assert scene.ear.sound == said_by(200)
+        assert scene.model.events == []
+
+
+async def test_the_answer_is_heard_where_what_was_asked_for_never_began(gateway: SimulatedGateway) -> None:
+    async with staged(gateway) as scene:
+        scene.talk.say("The line closes soon.")
+        await trio.sleep(0.005)
+        scene.model.hears_speech()
+        await trio.sleep(0.5)
+        scene.model.hears_silence()
+        scene.model.reply("r1", "i1", said_by(200))
+        await trio.sleep(0.5)
+        assert scene.ear.sound == said_by(200)
+        assert scene.model.events == []
+
+
 async def test_audio_that_nobody_has_room_for_is_dropped_and_told(gateway: SimulatedGateway) -> None:
     async with staged(gateway, bound_seconds=0.5) as scene:
         scene.model.reply("r1", "i1", said_by(800), "Too long.")
