@@ -104,8 +104,14 @@ class Asking:
 
     @property
     def busy(self) -> bool:
-        """Whether a response is active, or somebody waits for an answer."""
-        return self.active is not None or self._active_unknown or bool(self._questions) or self._again is not None
+        """Whether a response is active, or somebody waits for an answer, the caller included."""
+        return (
+            self.active is not None
+            or self._active_unknown
+            or self._answer_due
+            or bool(self._questions)
+            or self._again is not None
+        )
 
     async def request(self, event: ClientEvent) -> ServerEvent:
         """Send an event that has an id, and wait for its answer. Raises ValueError for events that have none."""
@@ -167,7 +173,7 @@ class Asking:
                 self._began(event.response)
             case ResponseDone():
                 self._ended(event.response)
-            case protocol.InputAudioBufferCommitted():
+            case protocol.InputAudioBufferSpeechStopped() | protocol.InputAudioBufferCommitted():
                 self._answer_due = True
             case RateLimitsUpdated():
                 self._budget.reset_seconds = max(
@@ -185,9 +191,14 @@ class Asking:
         """The caller's turn will be answered; what failed before is not wanted any more."""
         self._stop_asking_again()
 
+    def connection_made(self) -> None:
+        """What waited for a connection can be asked for."""
+        self.connected = True
+        self._changed.unpark_all()
+
     def connection_lost(self, reason: str) -> None:
         """What was asked for in it has no answer, but for what is asked for again in the next."""
-        self.active, self._active_unknown, self._asides = None, False, 0
+        self.active, self._active_unknown, self._answer_due, self._asides = None, False, False, 0
         self._stop_asking_again()
         for question in self._questions.values():
             if not isinstance(question.event, _SURVIVES):

@@ -275,7 +275,7 @@ class RealtimeSession(Hearing):
                     transport = await self._open_connection(stack)
                     self.state = RealtimeState.CONNECTED
                     self._counts["connections"] += 1
-                    self._asking.connected = True
+                    self._asking.connection_made()
                     self._opened.set()
                     if reason:
                         self._tell_renewed(reason)

@@ -297,6 +297,17 @@ async def test_a_connection_is_renewed_between_turns_before_its_time_is_over(aut
         assert session.statistics().losses == 0
 
 
+async def test_a_response_wished_for_without_a_connection_is_asked_for_in_the_next(autojump_clock: MockClock) -> None:
+    """Also where nothing was said before, so that the server has nothing to tell of by itself."""
+    script = Script(turns=(HELLO,), lifetime=20.0)
+    async with talking_to(script, renew_before=10.0) as session, trio.open_nursery() as nursery:
+        session.on_reconnecting(lambda reason: nursery.start_soon(session.create_response))
+        dones = session.events("response.done")
+        with trio.fail_after(15):
+            assert (await anext(dones)).response.output[0].content[0].transcript == HELLO.text
+        assert session.statistics().connections == 2
+
+
 async def test_an_item_created_without_a_connection_gets_into_the_next(autojump_clock: MockClock) -> None:
     script = Script(turns=(Turn(text="A sentence. " * 5, fault="disconnect"),))
     outcomes: dict[str, str] = {}

@@ -60,7 +60,7 @@ async def model() -> AsyncIterator[Model]:
 
     async with trio.open_nursery() as nursery:
         asking = Asking(nursery, send, Counter(), jitter=lambda: 0.5)
-        asking.connected = True
+        asking.connection_made()
         yield Model(asking, sent, nursery)
         nursery.cancel_scope.cancel()
 
@@ -115,13 +115,27 @@ async def test_a_wish_outlives_the_connection_and_other_questions_do_not(autojum
         one.asking.connection_lost("it fell silent")
         await wait_all_tasks_blocked()
         assert told == ["input_audio_buffer.clear was not answered: it fell silent"]
-        one.asking.connected = True
-        await one.says(type="rate_limits.updated", rate_limits=[])
+        one.asking.connection_made()
+        await wait_all_tasks_blocked()
         assert [type(event) for event in one.sent] == [
             protocol.ResponseCreate,
             protocol.InputAudioBufferClear,
             protocol.ResponseCreate,
         ]
+
+
+async def test_a_caller_who_has_spoken_is_waiting_for_an_answer(autojump_clock: MockClock) -> None:
+    """Nobody renews the connection at that moment: what was said would be lost with it."""
+    async with model() as one:
+        for event in ("speech_started", "speech_stopped", "committed"):
+            await one.says(type=f"input_audio_buffer.{event}", item_id="i")
+            assert one.asking.busy == (event != "speech_started")
+        await one.says(type="response.created", response=OURS)
+        await one.says(type="response.done", response={**OURS, "status": "completed"})
+        assert not one.asking.busy
+        await one.says(type="input_audio_buffer.speech_stopped", item_id="i")
+        one.asking.connection_lost("it fell silent")
+        assert not one.asking.busy, "nobody else will answer"
 
 
 @pytest.mark.parametrize("busy", [False, True])
