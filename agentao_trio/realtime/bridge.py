@@ -250,8 +250,8 @@ class Bridge:
         self._call.publish(RecordKind.CONVERSATION, data=lambda: {"phase": phase, **data})
 
     def _reconnecting(self, reason: str) -> None:
-        if self._ending is None:
-            self._dialogue.reconnecting(reason)
+        if self._ending is None and self._dialogue.reconnecting(reason):
+            self._responses.want()
 
     def _renewed(self, reason: str) -> None:
         if self._ending is None:

@@ -343,12 +343,17 @@ class Dialogue:
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
-    def reconnecting(self, reason: str) -> None:
-        """The connection to the model is gone: responses that had not ended are over, and nobody speaks to it."""
+    def reconnecting(self, reason: str) -> bool:
+        """The connection to the model is gone: responses that had not ended are over, and nobody speaks to it.
+
+        Returns whether the caller is still to be answered: the next connection's server does not know of that.
+        """
+        owed = self.answer_due
         self.caller_speaking = self.answer_due = False
         for response_id in self.turns.active:
             self._end_response(response_id, "lost")
         self._call.publish(RecordKind.CONVERSATION, phase="reconnecting", reason=reason)
+        return owed
 
     def renewed(self, reason: str) -> None:
         """The model's session goes on over another connection."""

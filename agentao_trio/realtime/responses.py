@@ -3,7 +3,7 @@
 The server answers the caller by itself. It is asked for a response after tools and keys, for the greeting, and where
 the program wants one; there is one wish at a time, as one response tells all the news there is. It waits for the end of
 the response that is active, because there can be only one. It is dropped where the caller is speaking, or has spoken
-and is still to be answered: that answer will tell the news.
+and is still to be answered: that answer will tell the news. Where its connection is lost it is asked for in the next.
 """
 
 from __future__ import annotations

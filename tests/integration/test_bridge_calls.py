@@ -706,6 +706,32 @@ async def test_a_lost_connection_ends_its_responses_and_the_wish_survives(gatewa
         assert phases == ["connecting", "connected", "started", "reconnecting", "renewed"]
 
 
+@pytest.mark.parametrize("speaking", [False, True])
+async def test_a_caller_who_was_to_be_answered_over_a_lost_connection_is_answered_over_the_next(
+    gateway: SimulatedGateway, speaking: bool
+) -> None:
+    """With the news that were left to that answer; unless the caller goes on speaking, who is answered then."""
+
+    async def look_up() -> str:
+        await trio.sleep(0.5)
+        return "found"
+
+    async with staged(gateway, tools=[look_up]) as scene:
+        scene.model.begin("r1")
+        scene.model.call_tool("r1", "look_up")
+        scene.model.finish("r1")
+        scene.model.hears_speech()
+        scene.model.hears_silence()
+        await trio.sleep(1)
+        assert scene.model.asked == []
+        scene.model.lose_connection()
+        scene.model.renew_connection()
+        if speaking:
+            scene.model.hears_speech()
+        await trio.sleep(0.5)
+        assert scene.model.asked == ([] if speaking else [{}])
+
+
 async def test_a_model_that_is_lost_for_good_leaves_the_call_to_its_owner(gateway: SimulatedGateway) -> None:
     """What ends the model's session ends its block; nothing more is said, and the call is still there."""
     script = Script(turns=(Turn(text="This will be cut short by a broken line.", pace=1.0, fault="disconnect"),))
