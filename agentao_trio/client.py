@@ -23,7 +23,7 @@ import trio
 
 from agentao_trio.call import ActiveCall
 from agentao_trio.config import ClientConfig
-from agentao_trio.errors import CallError, CommandError, ConnectionLost, SessionClosed
+from agentao_trio.errors import CallError, ConnectionLost, SessionClosed
 from agentao_trio.events import ClientEvent
 from agentao_trio.handlers import Handler, Registered, contained
 from agentao_trio.session import Session, open_session
@@ -143,8 +143,8 @@ class _Intake:
 
 
 async def _refuse(call: ActiveCall) -> None:
-    with contextlib.suppress(CommandError, SessionClosed):
-        await call.hangup()
+    async with call:
+        pass  # hangs up, again where it has to be
 
 
 class AgenTaoClient:

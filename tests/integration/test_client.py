@@ -18,8 +18,10 @@ from trio.testing import MockClock
 
 from agentao_trio import ActiveCall, AgenTaoClient, CallEnded, CallState, SessionClosed, events, serve
 from agentao_trio.gateway import Gateway, open_gateway
+from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
 from tests.support.programs import said
+from tests.support.scripted_gateway import CREATE, HANGUP, ScriptedGateway, serving
 
 HOST, PORT = "gateway.test", 9090
 ENDPOINT = f"quic://{HOST}:{PORT}"
@@ -268,6 +270,34 @@ async def test_calls_over_the_limit_are_refused(autojump_clock: MockClock) -> No
         assert gateway.statistics().model.calls_open == 2
         nursery.cancel_scope.cancel()
     assert session.statistics().calls_ended == 5
+
+
+@pytest.mark.parametrize("instead", [b"\x00\x00\xff\xff", ScriptedGateway.Silence], ids=["garbled", "lost"])
+async def test_a_call_over_the_limit_is_refused_whatever_becomes_of_the_reply(
+    instead: bytes | type[ScriptedGateway.Silence], autojump_clock: MockClock
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Terminate and len(gateway.requested(method)) == 1:
+            if isinstance(instead, bytes):
+                return instead
+            raise instead
+        if method is MethodId.Terminate:
+            await gateway.event(request.call_sid, HANGUP, q850_cause=21)
+        return None
+
+    async def handler(call: ActiveCall) -> None:
+        await trio.sleep_forever()
+
+    gateway = ScriptedGateway(answer)
+    async with serving(gateway, MemoryNetwork()) as options, trio.open_nursery() as nursery:
+        session = await nursery.start(functools.partial(serve, handler, max_calls=1, rpc_timeout=1, **options))
+        await gateway.event("in-1", CREATE)
+        await trio.sleep(1)
+        await gateway.event("in-2", CREATE)
+        await trio.sleep(30)
+        assert [request.call_sid for request in gateway.requested(MethodId.Terminate)] == ["in-2", "in-2"]
+        assert list(session.calls) == ["in-1"]
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("drain", "finished"), [(0.0, False), (5.0, True)])
