@@ -16,7 +16,6 @@ carried out.
 from __future__ import annotations
 
 import abc
-import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -33,8 +32,6 @@ from agentao_trio.errors import (
     CallError,
     CommandError,
     LocalProtocolError,
-    SessionClosed,
-    TransportError,
 )
 from agentao_trio.events import CallEvent, ClientEvent
 from agentao_trio.handlers import CallHandlers
@@ -71,6 +68,7 @@ class CallControl(abc.ABC):
     _state: CallState
     _uplink: Uplink
     _handlers: CallHandlers
+    _answered: trio.Event
     _over: trio.Event
     _heard_at: float
     trunk_id: str
@@ -191,8 +189,9 @@ class CallControl(abc.ABC):
         unless given. Returns the second leg, on which the call's owner can do what can be done to any call; it is hung
         up when this call ends, and this call is ANSWERED again when the leg ends.
 
-        Raises :class:`CallConnectFailed` with the Q.850 cause when the second leg cannot be had; the state is what it
-        was before. Cancelled, the second leg is hung up.
+        Raises :class:`CallConnectFailed`, with the Q.850 cause when the second leg cannot be had, and without one when
+        this call ends first or another second leg is brought in first; the state is not changed by it. Failed or
+        cancelled, the second leg is hung up.
         """
         self._check(Command.CONNECT)
         destination = to or self.callee
@@ -223,39 +222,42 @@ class CallControl(abc.ABC):
 
     async def _join(self, leg: Self, ring_time_seconds: float) -> None:
         with trio.move_on_after(ring_time_seconds) as ringing:
-            await leg.wait_answered()
+            await _first_of(leg._answered, self._over)
         if ringing.cancelled_caught:
             raise CallConnectFailed(
                 f"nobody answered within {ring_time_seconds:g} s", call_sid=self.call_sid, q850_cause=NO_ANSWER
             )
+        self._check_room_for_a_leg()
+        await leg.wait_answered()  # or it raises why the leg ended
         if self._state is CallState.PENDING:
             await self.answer()
         await leg._execute(Command.BRIDGE, DialplanAction.UNPARK_AND_BRIDGE, self.call_sid)
+        self._check_room_for_a_leg()
         self._leg = leg
         self._state = CallState.CONNECTED
         self._uplink.outlets = (self._uplink, leg._uplink)
         self._handlers.signal(CallEvent.CALL_CONNECTED, leg)
         self._port.start(self._watch_conference)
 
+    def _check_room_for_a_leg(self) -> None:
+        """Raise where this call ended, or became a conference, while a second leg was waited for."""
+        if self._over.is_set():
+            raise CallConnectFailed("the caller hung up, or this call was left", call_sid=self.call_sid)
+        if self._leg is not None:
+            raise CallConnectFailed("another second leg was brought in first", call_sid=self.call_sid)
+
     async def _watch_conference(self) -> None:
         """A conference ends with either of its calls: with the leg alone, or with all of it."""
         leg = self._leg
         assert leg is not None
-        async with trio.open_nursery() as nursery:
-
-            async def wait(over: trio.Event) -> None:
-                await over.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(wait, self._over)
-            nursery.start_soon(wait, leg._over)
+        await _first_of(self._over, leg._over)
         self._leg = None
         self._uplink.outlets = (self._uplink,)
         if self._state is CallState.CONNECTED:
             self._state = CallState.ANSWERED
         elif not leg._over.is_set():
-            with contextlib.suppress(CommandError, TransportError, SessionClosed):
-                await leg.hangup()
+            async with leg:
+                pass  # hangs up, again where it has to be
 
     async def whisper(self) -> None:
         """From now on only the second leg hears the agent."""
@@ -312,3 +314,15 @@ class CallControl(abc.ABC):
         await self.hangup()
         if leg is not None:
             await leg.hangup()
+
+
+async def _first_of(*events: trio.Event) -> None:
+    """Wait until one of ``events`` is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)

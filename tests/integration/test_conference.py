@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from agentao_trio import ActiveCall, CallConnectFailed, CallState, CallStateError, Codec, LocalProtocolError, events
+from agentao_trio import (
+    ActiveCall,
+    CallConnectFailed,
+    CallState,
+    CallStateError,
+    Codec,
+    LocalProtocolError,
+    events,
+    messages,
+)
 from agentao_trio.audio import from_pcm16, to_pcm16
+from agentao_trio.messages import MethodId
+from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, answered_call, session_on
 from tests.support.simulated import simulated
 
 #: The far end "tone" is 1 kHz; the agent speaks at another pitch, and an echo repeats what it hears.
@@ -185,3 +197,112 @@ async def test_closing_a_call_without_a_second_party_hangs_it_up(autojump_clock:
         await call.close()
         assert (await call.wait_ended()).q850_cause == 16
         assert gateway.statistics().model.calls_open == 0
+
+
+# -- what may come in between: with a gateway whose every word is scripted ------------------------------------------
+
+
+class Exchange(ScriptedGateway):
+    """Every leg answers and every hangup is confirmed, unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(self._respond)
+        #: The call whose far end hangs up while a leg is being bridged.
+        self.impatient = ""
+        #: What becomes of the first Terminates, one by one, in place of a confirmation.
+        self.instead: list[bytes | type[ScriptedGateway.Silence]] = []
+
+    async def _respond(self, method: MethodId, request: Any) -> Any:
+        match method:
+            case MethodId.Originate:
+                await self.event(request.call_sid, CREATE)
+                await self.event(request.call_sid, ANSWER)
+                return messages.OriginateResponse(call_sid=request.call_sid)
+            case MethodId.ExecuteDialplan:
+                if self.impatient:
+                    await self.event(self.impatient, HANGUP, q850_cause=16)
+                await trio.sleep(0.1)
+                return messages.ExecuteDialplanResponse()
+            case MethodId.Terminate:
+                if self.instead:
+                    instead = self.instead.pop()
+                    if isinstance(instead, bytes):
+                        return instead
+                    raise instead
+                await self.event(request.call_sid, HANGUP, q850_cause=16)
+        return None
+
+
+async def test_a_caller_who_hangs_up_during_the_bridging_stays_gone_and_takes_the_leg_along(
+    autojump_clock: MockClock,
+) -> None:
+    gateway = Exchange()
+    async with session_on(gateway) as session, await session.originate(TONE, trunk_id="main") as call:
+        await call.wait_answered()
+        gateway.impatient = call.call_sid
+        with pytest.raises(CallConnectFailed, match="the caller hung up") as caught:
+            await call.connect(ECHO)
+        assert caught.value.q850_cause == 0
+        await trio.sleep(1)
+        assert call.state is CallState.DISCONNECTED
+        assert len(gateway.requested(MethodId.Terminate)) == 1
+        assert not session.calls
+
+
+async def test_of_two_legs_that_are_brought_in_at_once_one_stays(autojump_clock: MockClock) -> None:
+    refusals: list[str] = []
+    gateway = Exchange()
+    async with session_on(gateway) as session, await session.originate(TONE, trunk_id="main") as call:
+        await call.wait_answered()
+
+        async def bring_in() -> None:
+            try:
+                await call.connect(ECHO)
+            except CallConnectFailed as failure:
+                refusals.append(str(failure))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bring_in)
+            nursery.start_soon(bring_in)
+        assert refusals == [f"{ECHO} could not be brought in: another second leg was brought in first"]
+        assert call.state is CallState.CONNECTED
+        assert len(session.calls) == 2
+    assert not session.calls
+
+
+async def test_a_second_leg_stops_ringing_when_the_caller_gives_up(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        if method is MethodId.Terminate:
+            await gateway.event(request.call_sid, HANGUP, q850_cause=16)
+        return None
+
+    async def give_up() -> None:
+        await trio.sleep(1)
+        await gateway.event(call.call_sid, HANGUP, q850_cause=16)
+
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session, trio.open_nursery() as nursery:
+        call = await answered_call(session, gateway)
+        nursery.start_soon(give_up)
+        with trio.fail_after(2), pytest.raises(CallConnectFailed, match="the caller hung up"):
+            await call.connect(NO_ANSWER, ring_time_seconds=30)
+        assert not session.calls
+
+
+@pytest.mark.parametrize("instead", [b"\x00\x00\xff\xff", ScriptedGateway.Silence], ids=["garbled", "lost"])
+async def test_a_leg_is_hung_up_with_the_call_whatever_becomes_of_the_reply(
+    instead: bytes | type[ScriptedGateway.Silence], autojump_clock: MockClock
+) -> None:
+    gateway = Exchange()
+    async with session_on(gateway, rpc_timeout=1) as session:
+        call = await session.originate(TONE, trunk_id="main")
+        await call.wait_answered()
+        leg = await call.connect(ECHO)
+        gateway.instead = [instead]
+        await gateway.event(call.call_sid, HANGUP, q850_cause=16)
+        await trio.sleep(30)
+        assert [request.call_sid for request in gateway.requested(MethodId.Terminate)] == [leg.call_sid] * 2
+        assert leg.state is CallState.DISCONNECTED
+        assert not session.calls
