@@ -57,6 +57,8 @@ log: logging.Logger = logging.getLogger("agentao_trio.call")
 
 #: Seconds that leaving the ``async with`` block may take to hang up, whatever else is being cancelled.
 LEAVE_SECONDS = 2.0
+#: Seconds that the hangup event of a call may be behind the refusal to end it: the far end was first, by a moment.
+CROSSING_SECONDS = 0.5
 #: Seconds between the gateway's reply to an answer and its CHANNEL_ANSWER.
 ANSWER_SECONDS = 5.0
 #: Events of one call that may wait for one reader before the call is ended with CallOverrun.
@@ -229,8 +231,9 @@ class ActiveCall(CallAudio, CallControl):
         """End the call: queued audio is dropped, end_of_stream and Terminate go out.
 
         Returns when the gateway has confirmed the end (at once where the call is over already). Raises
-        :class:`CommandRejected` where the gateway refuses and :class:`CommandTimeout` where it neither answers nor
-        reports the hangup. Cancelled, the Terminate may or may not have been sent.
+        :class:`CommandRejected` where the gateway refuses and reports no hangup of the far end's within half a second,
+        and :class:`CommandTimeout` where it neither answers nor reports the hangup. Cancelled, the Terminate may or may
+        not have been sent.
         """
         await trio.lowlevel.checkpoint()
         if self._over.is_set():
@@ -245,8 +248,11 @@ class ActiveCall(CallAudio, CallControl):
         except CommandTimeout:
             pass  # an answer was never promised; the hangup event is what counts
         except CommandRejected:
-            if not self._over.is_set():
-                raise
+            # A gateway that has just ended the call knows it no more; its event comes on a stream of its own.
+            with trio.move_on_after(CROSSING_SECONDS):
+                await self._over.wait()
+                return
+            raise
         with trio.move_on_after(LEAVE_SECONDS):
             await self._over.wait()
             return

@@ -407,6 +407,27 @@ async def test_a_call_whose_end_cannot_be_learned_is_lost_and_not_repeated(autoj
     assert len(gateway.requested(MethodId.Originate)) == 1
 
 
+async def test_a_call_that_the_network_ends_as_it_is_hung_up_was_not_answered_and_is_repeated(
+    autojump_clock: MockClock,
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        if method is MethodId.Terminate:
+            nursery.start_soon(tell_the_end, request.call_sid)
+            return messages.TerminateResponse(error_code=ErrorCode.ERR_VALIDATION_FAILED)
+        return None
+
+    async def tell_the_end(call_sid: str) -> None:
+        await trio.sleep(0.05)
+        await gateway.event(call_sid, HANGUP, q850_cause=19)
+
+    gateway = ScriptedGateway(answer)
+    async with trio.open_nursery() as nursery, session_on(gateway) as session:
+        result = await campaign(session, rows(1), answer_within=10, retry=RetryPolicy(attempts=2, pause=5)).run()
+    assert [attempt.outcome for attempt in result.rows[0].attempts] == [Outcome.UNANSWERED] * 2
+
+
 async def test_a_session_that_closes_ends_the_campaign(autojump_clock: MockClock) -> None:
     exchange = Exchange()
     failures: list[BaseException] = []

@@ -95,6 +95,36 @@ async def test_leaving_the_block_hangs_up_and_waits_for_the_word_of_it(autojump_
         assert not session.calls
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_who_hangs_up_a_moment_after_the_far_end_learns_how_the_call_ended(
+    is_over: bool, autojump_clock: MockClock
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        if method is MethodId.Terminate:
+            if is_over:
+                nursery.start_soon(tell_the_end, request.call_sid)
+            return messages.TerminateResponse(error_code=ErrorCode.ERR_VALIDATION_FAILED)
+        return None
+
+    async def tell_the_end(call_sid: str) -> None:
+        await trio.sleep(0.05)
+        await gateway.event(call_sid, HANGUP, q850_cause=31, duration_seconds=3)
+
+    gateway = ScriptedGateway(answer)
+    async with trio.open_nursery() as nursery, session_on(gateway) as session:
+        call = await answered_call(session, gateway)
+        if is_over:
+            await call.hangup()
+            ending = await call.wait_ended()
+            assert (ending.q850_cause, ending.event.duration_seconds) == (31, 3)
+        else:
+            with trio.fail_after(1), pytest.raises(CommandRejected, match="ERR_VALIDATION_FAILED"):
+                await call.hangup()
+            assert call.state is CallState.ANSWERED
+
+
 async def test_cancelling_the_program_still_hangs_up(autojump_clock: MockClock) -> None:
     gateway = accepting()
     async with serving(gateway, MemoryNetwork()) as where:
