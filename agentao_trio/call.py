@@ -59,7 +59,7 @@ log: logging.Logger = logging.getLogger("agentao_trio.call")
 LEAVE_SECONDS = 2.0
 #: Seconds that the hangup event of a call may be behind the refusal to end it: the far end was first, by a moment.
 CROSSING_SECONDS = 0.5
-#: Seconds between the gateway's reply to an answer and its CHANNEL_ANSWER.
+#: Seconds between the gateway's reply to an answer, or the loss of that reply, and its CHANNEL_ANSWER.
 ANSWER_SECONDS = 5.0
 #: Events of one call that may wait for one reader before the call is ended with CallOverrun.
 EVENT_BOUND = 256
@@ -262,22 +262,27 @@ class ActiveCall(CallAudio, CallControl):
         """Accept an inbound call (PROTOCOL section 13.3); returns when it is answered.
 
         The gateway bridges it to one of the URLs where one is given. Raises :class:`CallAnswerFailed` when the gateway
-        refuses or neither answers nor reports the answer, leaving the state as it was, and :class:`CallEnded` when the
-        caller gave up. Cancelled, the answer may or may not have been sent.
+        refuses, or reports no answer within five seconds of its reply or of the time in which one was due, leaving the
+        state as it was, and :class:`CallEnded` when the caller gave up. Cancelled, the answer may or may not have been
+        sent.
         """
         self._check(Command.ANSWER)
         request = messages.AnswerIncomingCallRequest(
             call_sid=self.call_sid, ai_websocket_url=ai_websocket_url, ai_quic_url=ai_quic_url
         )
+        unheard: CommandTimeout | None = None
         try:
             await before(self._answered, lambda: self._port.request(MethodId.AnswerIncomingCall, request))
+        except CommandTimeout as timeout:
+            unheard = timeout  # the connection may have gone down on the way; the event may still tell
         except CommandError as error:
             if not self._answered.is_set():
                 raise self._answer_failed(f"the call was not answered: {error}") from error
         with trio.move_on_after(ANSWER_SECONDS):
             await self.wait_answered()
             return
-        raise self._answer_failed("the gateway took the answer but reported no CHANNEL_ANSWER")
+        why = f"the call was not answered: {unheard}" if unheard else "the gateway reported no CHANNEL_ANSWER"
+        raise self._answer_failed(why) from unheard
 
     def _answer_failed(self, message: str) -> CallAnswerFailed:
         failure = CallAnswerFailed(message, call_sid=self.call_sid)

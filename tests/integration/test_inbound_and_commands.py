@@ -256,6 +256,39 @@ async def test_an_answer_that_is_refused_leaves_the_call_as_it_was(autojump_cloc
         assert call.state is CallState.PENDING
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_an_answer_whose_reply_went_down_with_the_connection_is_told_by_its_event(
+    is_told: bool, autojump_clock: MockClock
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.AnswerIncomingCall:
+            nursery.start_soon(lose_the_connection)
+            raise ScriptedGateway.Silence
+        return None
+
+    async def lose_the_connection() -> None:
+        lost = gateway.connection
+        assert lost is not None
+        await lost.aclose()
+        while gateway.connection is lost:
+            await trio.sleep(0.1)
+        await trio.sleep(1)
+        if is_told:
+            await gateway.event("in-1", ANSWER)
+
+    gateway = ScriptedGateway(answer)
+    async with trio.open_nursery() as nursery, session_on(gateway) as session:
+        await gateway.event("in-1", CREATE)
+        call = await anext(session.incoming())
+        if is_told:
+            await call.answer()
+            assert call.state is CallState.ANSWERED
+        else:
+            with pytest.raises(CallAnswerFailed, match="the outcome is unknown"):
+                await call.answer()
+            assert call.state is CallState.PENDING
+
+
 async def test_answering_a_caller_who_gives_up_meanwhile(autojump_clock: MockClock) -> None:
     async def answer(method: MethodId, request: Any) -> Any:
         if method is MethodId.AnswerIncomingCall:
