@@ -353,7 +353,6 @@ class ActiveCall(CallAudio, CallControl):
         self._heard_at = record.received_at
         self.trunk_id = record.event.trunk_id or self.trunk_id
         event = record.event
-        moves = record.verdict in (Verdict.IN_ORDER, Verdict.GAP)
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
             self._ending = CallEnding(
                 call_sid=self.call_sid,
@@ -362,15 +361,16 @@ class ActiveCall(CallAudio, CallControl):
                 event=event,
                 statistics=self.statistics(),
             )
-        elif moves and self._state is CallState.PENDING and event.event_type != EventType.CHANNEL_CREATE:
-            # ANSWER, or HOLD or RESUME where the ANSWER itself was missed.
-            self._state = CallState.ANSWERED
-            self._codec = self._codec or Codec.named(event.codec)
-            self._answered.set()
-            self._handlers.signal(CallEvent.CALL_ANSWERED, record)
-        if moves and self._held != (event.event_type == EventType.CHANNEL_HOLD):
-            self._held = not self._held
-            self._handlers.signal(CallEvent.CALL_HELD if self._held else CallEvent.CALL_RESUMED, record)
+        elif record.verdict in (Verdict.IN_ORDER, Verdict.GAP):
+            if self._state is CallState.PENDING and event.event_type != EventType.CHANNEL_CREATE:
+                # ANSWER, or HOLD or RESUME where the ANSWER itself was missed.
+                self._state = CallState.ANSWERED
+                self._codec = self._codec or Codec.named(event.codec)
+                self._answered.set()
+                self._handlers.signal(CallEvent.CALL_ANSWERED, record)
+            if self._held != (event.event_type == EventType.CHANNEL_HOLD):
+                self._held = not self._held
+                self._handlers.signal(CallEvent.CALL_HELD if self._held else CallEvent.CALL_RESUMED, record)
         self._records.publish(record)
         if self._ending is not None:
             self._end()
@@ -392,6 +392,7 @@ class ActiveCall(CallAudio, CallControl):
             self.publish(RecordKind.QUALITY, data=lambda: quality(self, final=True))
         self.publish(RecordKind.CALL, data=lambda: over(self, failure))
         self._state = CallState.DISCONNECTED
+        self._held = False
         self._writer_scope.cancel()
         self._downlink.end()
         self._records.end(failure)

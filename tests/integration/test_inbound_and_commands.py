@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from agentao_trio import (
     RemoteProtocolError,
     messages,
 )
+from agentao_trio.events import CallEvent
 from agentao_trio.hub import Hub
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId, SuperviseMode
 from agentao_trio.records import Record
@@ -404,6 +406,20 @@ async def test_hold_is_what_the_events_say(autojump_clock: MockClock) -> None:
         assert call.on_hold
         await gateway.event(call.call_sid, EventType.CHANNEL_RESUME)
         await trio.sleep(0.1)
+        assert not call.on_hold
+
+
+async def test_a_far_end_that_hangs_up_on_hold_does_not_come_back_first(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+    gateway = switchboard()
+    async with session_on(gateway) as session:
+        call = await answered_call(session, gateway)
+        for event in (CallEvent.CALL_HELD, CallEvent.CALL_RESUMED, CallEvent.CALL_TERMINATED):
+            call.on(event)(partial(told.append, event.value))
+        await gateway.event(call.call_sid, EventType.CHANNEL_HOLD)
+        await gateway.event(call.call_sid, HANGUP, q850_cause=16)
+        await trio.sleep(0.1)
+        assert told == ["CALL_HELD", "CALL_TERMINATED"]
         assert not call.on_hold
 
 
