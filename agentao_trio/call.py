@@ -107,6 +107,7 @@ class ActiveCall(CallAudio, CallControl):
         self._port = port
         self._state = CallState.PENDING
         self._held = False
+        self._held_as_of_ms = 0  # the gateway's time of the latest HOLD or RESUME
         self._muted = False
         self._muted_on_wire = False
         self._released = False
@@ -368,12 +369,19 @@ class ActiveCall(CallAudio, CallControl):
                 self._codec = self._codec or Codec.named(event.codec)
                 self._answered.set()
                 self._handlers.signal(CallEvent.CALL_ANSWERED, record)
-            if self._held != (event.event_type == EventType.CHANNEL_HOLD):
-                self._held = not self._held
-                self._handlers.signal(CallEvent.CALL_HELD if self._held else CallEvent.CALL_RESUMED, record)
+            if event.event_type in (EventType.CHANNEL_HOLD, EventType.CHANNEL_RESUME):
+                self._hold_or_resume(record)
         self._records.publish(record)
         if self._ending is not None:
             self._end()
+
+    def _hold_or_resume(self, record: EventRecord) -> None:
+        if record.event.timestamp_ms < self._held_as_of_ms:
+            return  # overtaken by a later one on another stream
+        self._held_as_of_ms = record.event.timestamp_ms
+        if self._held != (record.event.event_type == EventType.CHANNEL_HOLD):
+            self._held = not self._held
+            self._handlers.signal(CallEvent.CALL_HELD if self._held else CallEvent.CALL_RESUMED, record)
 
     def _deliver_failure(self, failure: Exception) -> None:
         """The call is over without the gateway's word: lost, overrun or left."""

@@ -409,6 +409,22 @@ async def test_hold_is_what_the_events_say(autojump_clock: MockClock) -> None:
         assert not call.on_hold
 
 
+async def test_a_hold_that_its_own_end_has_overtaken_is_over(autojump_clock: MockClock) -> None:
+    gateway = switchboard()
+    async with session_on(gateway) as session:
+        call = await answered_call(session, gateway)
+        hold, resume = (
+            gateway.event_frame(call.call_sid, each) for each in (EventType.CHANNEL_HOLD, EventType.CHANNEL_RESUME)
+        )
+        for frame in (resume, hold):
+            await gateway.stream(frame)
+            await trio.sleep(0.1)
+        assert not call.on_hold
+        await gateway.event(call.call_sid, EventType.CHANNEL_HOLD)
+        await trio.sleep(0.1)
+        assert call.on_hold
+
+
 async def test_a_far_end_that_hangs_up_on_hold_does_not_come_back_first(autojump_clock: MockClock) -> None:
     told: list[str] = []
     gateway = switchboard()
