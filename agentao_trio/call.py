@@ -306,8 +306,10 @@ class ActiveCall(CallAudio, CallControl):
 
         It may take the event's value as its only argument (see :class:`~agentao_trio.events.CallEvent`), or none. Plain
         handlers run in order of the events; an ``async`` one has a task of its own, which may outlast the call but not
-        the session. One that raises is logged with its traceback, and this call is hung up. Raises :class:`ValueError`
-        for an event that is none and :class:`TypeError` for a function that needs more arguments.
+        the session. A handler of CALL_ANSWERED or CALL_TERMINATED is called once, also where that has happened before
+        it is registered; one of any other event hears only of what is still to come. One that raises is logged with its
+        traceback, and this call is hung up. Raises :class:`ValueError` for an event that is none and :class:`TypeError`
+        for a function that needs more arguments.
         """
         return self._handlers.on(event)
 

@@ -56,7 +56,7 @@ class ClientEvent(StrEnum):
 class CallEvent(StrEnum):
     """What a handler can be registered for on a call. In brackets what it is called with, if it takes an argument."""
 
-    #: The far end, or we, picked up (the call's :class:`EventRecord`).
+    #: The far end, or we, picked up, even if before the handler was registered (the call's :class:`EventRecord`).
     CALL_ANSWERED = "CALL_ANSWERED"
     #: The answer attempt failed; the state is what it was (the :class:`CallAnswerFailed`).
     CALL_ANSWER_FAILED = "CALL_ANSWER_FAILED"
@@ -72,7 +72,8 @@ class CallEvent(StrEnum):
     CALL_GAP = "CALL_GAP"
     #: Every five seconds of the call (its :class:`CallStatistics`).
     CALL_QUALITY = "CALL_QUALITY"
-    #: The call is over (the :class:`CallEnding`, or the exception that :meth:`ActiveCall.wait_ended` would raise).
+    #: The call is over, even if since before the handler was registered (the :class:`CallEnding`, or the exception that
+    #: :meth:`ActiveCall.wait_ended` would raise).
     CALL_TERMINATED = "CALL_TERMINATED"
 
 

@@ -2,10 +2,13 @@
 
 Theory of operation
 -------------------
-Whatever happens is *signalled* without waiting, into a bounded queue per call. One task per call takes the signals in
-order: a plain function is called there and then, an ``async`` one gets a task of its own in the call's handler nursery,
-so that a handler may run as long as the call does. What kind a handler is, and whether it wants the event's value, is
-found out when it is registered, not from what it returns.
+Whatever happens is *signalled* without waiting, into a bounded queue per call, for the handlers that are registered by
+then. One task per call takes the signals in order: a plain function is called there and then, an ``async`` one gets a
+task of its own in the call's handler nursery, so that a handler may run as long as the call does. What kind a handler
+is, and whether it wants the event's value, is found out when it is registered, not from what it returns.
+
+That a call was answered, or is over, is signalled to a handler that comes later as well, when it is registered: the
+gateway's events may be here before a program has had any chance to register one.
 
 A handler's failure belongs to its call: it is logged with its traceback and that call is hung up. Where the session was
 opened with ``handler_errors="raise"`` it propagates and ends the session instead. This is the one place in the package
@@ -34,6 +37,8 @@ Failed = Callable[[CallEvent | ClientEvent, Exception], None]
 
 #: Signals of one call that may wait for its handlers; one more ends the call with CallOverrun.
 SIGNAL_BOUND = 256
+#: What happens to a call once, and is signalled to handlers that are registered afterwards too.
+_LASTING = frozenset({CallEvent.CALL_ANSWERED, CallEvent.CALL_TERMINATED})
 #: Seconds between two CALL_QUALITY events of a call.
 QUALITY_INTERVAL = 5.0
 
@@ -120,7 +125,8 @@ class CallHandlers:
         self._fail = fail
         self._overrun = overrun
         self._handlers: defaultdict[CallEvent, list[Registered]] = defaultdict(list)
-        self._signals: deque[tuple[CallEvent, Any]] = deque()
+        self._signals: deque[tuple[CallEvent, Any, tuple[Registered, ...]]] = deque()
+        self._happened: dict[CallEvent, Any] = {}
         self._signalled = trio.lowlevel.ParkingLot()
         self._running = False
         self._over = False
@@ -138,12 +144,15 @@ class CallHandlers:
             raise ValueError(f"{event!r} is not an event of a call; expected one of {names}") from None
 
         def register(handler: Handler) -> Handler:
-            self._handlers[known].append(Registered.of(handler, known.value))
+            registered = Registered.of(handler, known.value)
+            self._handlers[known].append(registered)
             if not self._running:
                 self._running = True
                 self._start(self._run)
             if known is CallEvent.CALL_QUALITY and len(self._handlers[known]) == 1:
                 self._start(self._watch_quality)
+            if known in self._happened:
+                self._queue(known, self._happened[known], (registered,))
             return handler
 
         return register
@@ -152,11 +161,16 @@ class CallHandlers:
         """Something happened. Never waits."""
         if event is CallEvent.CALL_TERMINATED:
             self._over = True
-        if self._handlers.get(event):
+        if event in _LASTING:
+            self._happened[event] = value
+        self._queue(event, value, tuple(self._handlers.get(event, ())))
+
+    def _queue(self, event: CallEvent, value: Any, handlers: tuple[Registered, ...]) -> None:
+        if handlers:
             if len(self._signals) >= SIGNAL_BOUND and not self._over:
                 self._overrun()
                 return
-            self._signals.append((event, value))
+            self._signals.append((event, value, handlers))
         self._signalled.unpark_all()
 
     async def _run(self) -> None:
@@ -164,10 +178,11 @@ class CallHandlers:
         async with trio.open_nursery() as nursery:
             while True:
                 while self._signals:
-                    event, value = self._signals.popleft()
-                    for handler in tuple(self._handlers[event]):
+                    event, value, handlers = self._signals.popleft()
+                    for handler in handlers:
                         handler.run(nursery, event, value, self._fail)
                 if self._over:
+                    self._running = False  # who is registered from now on is called by a task of its own
                     return
                 await self._signalled.park()
 

@@ -16,12 +16,22 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agentao_trio import ActiveCall, AgenTaoClient, CallEnded, CallState, SessionClosed, events, serve
+from agentao_trio import (
+    ActiveCall,
+    AgenTaoClient,
+    CallEnded,
+    CallEnding,
+    CallState,
+    SessionClosed,
+    events,
+    messages,
+    serve,
+)
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.messages import MethodId
 from agentao_trio.testing import MemoryNetwork
 from tests.support.programs import said
-from tests.support.scripted_gateway import CREATE, HANGUP, ScriptedGateway, serving
+from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, serving, session_on
 
 HOST, PORT = "gateway.test", 9090
 ENDPOINT = f"quic://{HOST}:{PORT}"
@@ -105,6 +115,34 @@ async def test_every_event_of_a_call_reaches_its_handlers_in_order(autojump_cloc
             gateway.place_inbound_call(trunk_id="main", far_end="tone")
             await trio.sleep(10)
     assert heard == ["CALL_ANSWERED", "CALL_HELD", "CALL_RESUMED", "CALL_QUALITY", "CALL_TERMINATED"]
+
+
+async def test_a_call_that_was_over_before_its_handlers_were_registered_is_told_to_them(
+    autojump_clock: MockClock,
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            for event, cause in ((CREATE, 0), (ANSWER, 0), (HANGUP, 17)):
+                await gateway.event(request.call_sid, event, q850_cause=cause)
+            await trio.sleep(0.1)
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        return None
+
+    heard: list[str] = []
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session:
+        call = await session.originate("+15550100001", trunk_id="main")
+
+        @call.on(events.CALL_ANSWERED)
+        def on_answered() -> None:
+            heard.append("answered")
+
+        @call.on(events.CALL_TERMINATED)
+        async def on_terminated(ending: CallEnding) -> None:
+            heard.append(ending.cause)
+
+        await trio.sleep(1)
+    assert heard == ["answered", "User busy"]
 
 
 async def test_gaps_are_told_with_their_length(autojump_clock: MockClock) -> None:

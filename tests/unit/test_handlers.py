@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from agentao_trio.handlers import Registered
+from agentao_trio.events import CallEvent
+from agentao_trio.handlers import CallHandlers, Registered
 
 Heard = list[tuple[str, Any]]
 
@@ -92,3 +94,52 @@ async def test_a_failure_is_handed_over_with_what_it_was_about(waits: bool) -> N
 def test_a_function_that_needs_more_is_refused() -> None:
     with pytest.raises(TypeError, match="a handler of EVENT takes no argument or one"):
         Registered.of(lambda one, two: None, "EVENT")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_happens_once_is_told_once_to_every_handler_however_late_it_is_registered(waits: bool) -> None:
+    heard: list[tuple[str, CallEvent, Any]] = []
+
+    def fail(event: object, error: Exception) -> None:
+        raise AssertionError(event) from error
+
+    async with trio.open_nursery() as nursery:
+        handlers = CallHandlers(start=nursery.start_soon, quality=list, fail=fail, overrun=list)
+
+        def register(event: CallEvent, when: str) -> None:
+            def plain(value: object) -> None:
+                heard.append((when, event, value))
+
+            async def waiting(value: object) -> None:
+                await trio.lowlevel.checkpoint()
+                plain(value)
+
+            handlers.on(event)(waiting if waits else plain)
+
+        for event, value in ((CallEvent.CALL_ANSWERED, 1), (CallEvent.CALL_TERMINATED, 2)):
+            register(event, "before")
+            handlers.signal(event, value)
+            register(event, "before the first was called")
+            await trio.testing.wait_all_tasks_blocked()
+            register(event, "afterwards")
+            await trio.testing.wait_all_tasks_blocked()
+            told = ["before", "before the first was called", "afterwards"]
+            assert sorted(heard) == sorted((when, event, value) for when in told)
+            heard.clear()
+        register(CallEvent.CALL_ANSWERED, "after the end")
+        register(CallEvent.CALL_CONNECTED, "never")
+    assert heard == [("after the end", CallEvent.CALL_ANSWERED, 1)]
+
+
+async def test_what_may_happen_again_is_told_to_those_who_are_registered_by_then() -> None:
+    heard: list[str] = []
+    async with trio.open_nursery() as nursery:
+        handlers = CallHandlers(start=nursery.start_soon, quality=list, fail=lambda *_: None, overrun=list)
+        handlers.on("CALL_HELD")(lambda: heard.append("early"))
+        handlers.signal(CallEvent.CALL_HELD)
+        handlers.on("CALL_HELD")(lambda: heard.append("late"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == ["early"]
+        handlers.signal(CallEvent.CALL_HELD)
+        handlers.signal(CallEvent.CALL_TERMINATED)
+    assert heard == ["early", "early", "late"]
