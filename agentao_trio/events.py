@@ -147,6 +147,9 @@ class _Calls:
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def __contains__(self, key: str | bytes) -> bool:
+        return key in self._by_key
+
     def take(self, key: str | bytes) -> _Remembered | None:
         return self._by_key.pop(key, None)
 
@@ -225,6 +228,10 @@ class Ingest:
         elif call.order.state is not OrderState.NEW:
             self._open.put(key, call)
         return verdict
+
+    def has_ended(self, call_sid: str) -> bool:
+        """Whether the hangup of a call of this name is remembered, so that nothing further of it can be in order."""
+        return _key(call_sid) in self._finished
 
     def statistics(self) -> IngestStatistics:
         """A snapshot of the counts."""

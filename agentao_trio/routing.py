@@ -8,9 +8,12 @@ hurts only itself, and a frame that makes no sense is counted and skipped.
 
 Besides the calls in progress, and those of others that a supervisor listens to, three kinds of ``call_sid`` are known:
 calls that were *disowned*, because their owner left before the gateway confirmed the end, and which are hung up when
-they show signs of life; calls that were *released*, and go on without us; and *strays*, which nobody here has asked for
-yet. A stray may be an inbound call, or one whose Originate has not been answered while the gateway chose the name
-itself. All three are bounded.
+they show signs of life; calls that were *released*, because they go on without us or were refused to us; and *strays*,
+which nobody here has asked for yet. A stray may be an inbound call, or one whose Originate has not been answered while
+the gateway chose the name itself. All three are bounded.
+
+Streams have no order among each other, so that a hangup may overtake earlier events of its call. Those are no stray:
+what has ended does not come in.
 """
 
 from __future__ import annotations
@@ -130,7 +133,7 @@ class CallRouter:
                 nursery.start_soon(lose_unless_alive, call)
 
     def release(self, call: ActiveCall) -> None:
-        """The call goes on without us; until its hangup we have heard of it, and do not care."""
+        """The call goes on without us, or has been refused; until its hangup we have heard of it, and do not care."""
         self.forget(call)
         self._released[call.call_sid] = None
         if len(self._released) > RELEASED_CALLS:
@@ -243,7 +246,7 @@ class CallRouter:
         elif (supervision := self.supervised.get(record.call_sid)) is not None:
             if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
                 supervision._end()
-        else:
+        elif event_type == EventType.CHANNEL_HANGUP_COMPLETE or not self._ingest.has_ended(record.call_sid):
             self._keep_stray(record)
 
     def _deliver(self, call: ActiveCall, record: EventRecord) -> None:

@@ -253,7 +253,7 @@ class Session(Commands):
                         taken_on = True
                         return call
                 except CommandRejected as refusal:
-                    self._router.forget(call)
+                    self._router.release(call)  # an event of it may still be on its way
                     call._deliver_failure(refusal)
                     taken_on = True
                     raise

@@ -157,6 +157,39 @@ async def test_a_call_of_ours_is_never_taken_for_an_inbound_one(autojump_clock: 
         assert nothing.cancelled_caught
 
 
+async def test_a_call_of_ours_whose_hangup_came_first_is_not_taken_for_an_inbound_one(
+    autojump_clock: MockClock,
+) -> None:
+    gateway = switchboard()
+    async with session_on(gateway) as session:
+        incoming = session.incoming()
+        call = await session.originate(TO, trunk_id="main")
+        await gateway.event(call.call_sid, HANGUP, q850_cause=17)
+        await call.wait_ended()
+        await gateway.event(call.call_sid, CREATE)
+        with trio.move_on_after(5) as nothing:
+            await anext(incoming)
+        assert nothing.cancelled_caught
+
+
+async def test_a_refused_call_whose_events_are_late_is_not_taken_for_an_inbound_one(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        return (
+            messages.OriginateResponse(error_code=ErrorCode.ERR_RATE_LIMITED) if method is MethodId.Originate else None
+        )
+
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session:
+        incoming = session.incoming()
+        with pytest.raises(CommandRejected):
+            await session.originate(TO, trunk_id="main", call_sid="mine")
+        await gateway.event("mine", CREATE)
+        with trio.move_on_after(5) as nothing:
+            await anext(incoming)
+        assert nothing.cancelled_caught
+        assert not gateway.requested(MethodId.Terminate)
+
+
 async def test_a_caller_that_gave_up_is_not_handed_out(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:

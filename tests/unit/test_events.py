@@ -100,6 +100,16 @@ def test_a_replayed_hangup_is_recognised_while_the_call_is_remembered() -> None:
     assert ingest.event(hangup, at=901.1).verdict is Verdict.GAP
 
 
+@pytest.mark.parametrize("call_sid", ["sid-1", "x" * 1000])
+def test_a_call_has_ended_from_its_hangup_until_that_is_forgotten(call_sid: str) -> None:
+    ingest = Ingest()
+    for event_type, has_ended in [(CREATE, False), (HANGUP, True), (ANSWER, True)]:
+        ingest.event(body(call_sid, event_type), at=10.0)
+        assert ingest.has_ended(call_sid) is has_ended
+    ingest.event(body("another"), at=311.0)
+    assert not ingest.has_ended(call_sid)
+
+
 def test_a_finished_call_is_remembered_for_five_minutes() -> None:
     hangup = body(event_type=HANGUP, timestamp_ms=5)
     for silence, verdict in [(300.0, Verdict.DUPLICATE), (300.1, Verdict.GAP)]:

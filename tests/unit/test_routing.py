@@ -265,8 +265,17 @@ def test_a_released_call_goes_on_and_nobody_cares_until_its_hangup(world: World)
     world.event("a", ANSWER)
     world.event("a", HANGUP)
     assert (world.hung_up, world.strays) == ([], 0)
-    world.event("a", ANSWER)
-    assert world.strays == 1  # its name is free again
+    world.event("b", HANGUP)
+    assert world.strays == 1
+
+
+def test_what_a_hangup_has_overtaken_is_no_stray(world: World) -> None:
+    call = world.adopt("ours")
+    for event_type in (HANGUP, CREATE, ANSWER, 99):
+        world.event("ours", event_type)
+        world.event("another's", event_type)
+    assert call.told == [HANGUP]
+    assert (world.router.unclaimed(), world.strays) == ([], 1)
 
 
 # -- after an outage ------------------------------------------------------------------------------------------------
