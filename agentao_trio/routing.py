@@ -88,11 +88,16 @@ class CallRouter:
             self._deliver(call, record)
 
     def rename(self, call: ActiveCall, call_sid: str) -> None:
-        """The gateway chose the call's name itself."""
-        if call_sid != call.call_sid:
-            del self.calls[call.call_sid]
-            call._rename(call_sid)
-            self.adopt(call)
+        """The gateway chose the call's name itself. Where the call is over here by then, it lives on under that name,
+        and is disowned."""
+        if call_sid == call.call_sid:
+            return
+        if self.calls.get(call.call_sid) is not call:
+            self._disown(call_sid)
+            return
+        del self.calls[call.call_sid]
+        call._rename(call_sid)
+        self.adopt(call)
 
     def forget(self, call: ActiveCall) -> None:
         """The call is over. Harmless when repeated."""
@@ -102,11 +107,15 @@ class CallRouter:
     def disown(self, call: ActiveCall) -> None:
         """The call may still exist at the gateway, but nobody here wants it."""
         self.forget(call)
+        self._disown(call.call_sid)
+
+    def _disown(self, call_sid: str) -> None:
+        self._strays.pop(call_sid, None)
         self._counts["calls_disowned"] += 1
-        self._disowned[call.call_sid] = trio.current_time()
+        self._disowned[call_sid] = trio.current_time()
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
-        self._hang_up(call.call_sid, 0.0)
+        self._hang_up(call_sid, 0.0)
 
     async def lose_silent_calls(self, since: float, window: float, is_connected: Callable[[], bool]) -> None:
         """End the calls of which nothing is heard from ``since``, when the connection was lost, to the end of the

@@ -61,6 +61,7 @@ from agentao_trio.transport import (
     open_connection,
     parse_endpoint,
 )
+from agentao_trio.unowned import Hangups, Placing
 from agentao_trio.watchdog import BlockedStep, Watchdog
 
 __all__ = ["Session", "open_session"]
@@ -73,7 +74,7 @@ RESUME_WINDOW = 120.0
 CLOSE_SECONDS = 3.0
 #: How long an Originate's reply may lag behind the call's first event before it is no longer waited for.
 REPLY_GRACE = 0.5
-#: How long closing may wait for calls to be hung up that have no owner.
+#: How long closing may wait for calls to be named and hung up that have no owner.
 LAST_WORD_SECONDS = 1.0
 
 
@@ -123,8 +124,7 @@ class Session(Commands):
             take=self._take_inbound,
         )
         self._router.on_stray = self._inbound.look
-        self._hanging_up = 0  # commands on their way for calls without an owner
-        self._hung_up = trio.lowlevel.ParkingLot()
+        self._hangups = Hangups(self._try_to_terminate, self._router.is_disowned, resume_window)
         self._link = Link(
             services,
             connect,
@@ -200,7 +200,7 @@ class Session(Commands):
         Raises :class:`LocalProtocolError` for an argument the protocol does not allow (nothing is sent),
         :class:`CommandRejected` when the gateway refuses, and :class:`CommandTimeout` when neither a reply nor an event
         comes: the outcome is unknown then and the command is not repeated; should the call come to life later, it is
-        hung up. The same happens on cancellation.
+        hung up. The same happens on cancellation; then the reply is heard all the same, for the gateway's name of it.
         """
         dialplan.check_destination(to)
         dialplan.check_default_app(default_app, default_app_args)
@@ -236,22 +236,19 @@ class Session(Commands):
         messages.encode(request)  # what cannot be sent is refused before there is a call
         if call.call_sid in self._router.calls:
             raise LocalProtocolError(f"call_sid {quoted(call.call_sid)} is already in use by an open call")
+        await trio.lowlevel.checkpoint_if_cancelled()  # from here on it is sent
         context = self._adopt(call)
         request = attrs.evolve(request, traceparent=traceparent or context)
         taken_on = False
-        self._inbound.placing += 1
+        placing = Placing(
+            lambda: self.request(MethodId.Originate, request),
+            lambda name: self._router.rename(call, name or call.call_sid),
+        )
+        self._services.start_soon(self._place, placing)
         try:
             with trio.move_on_after(self._rpc_timeout):
                 try:
-                    reply = await before(
-                        call._known,
-                        lambda: self.request(MethodId.Originate, request),
-                        grace=REPLY_GRACE,
-                    )
-                    if reply is not None:
-                        self._router.rename(call, reply.call_sid or call.call_sid)
-                        taken_on = True
-                        return call
+                    await before(call._known, placing.wait, grace=REPLY_GRACE)
                 except CommandRejected as refusal:
                     self._router.release(call)  # an event of it may still be on its way
                     call._deliver_failure(refusal)
@@ -259,7 +256,9 @@ class Session(Commands):
                     raise
                 except CommandTimeout:
                     pass  # the connection went down on the way; an event may still tell
-                await call._known.wait()
+                if not placing.is_answered:
+                    self._raise_if_closed()
+                    await call._known.wait()
                 taken_on = True
                 return call
             raise CommandTimeout(
@@ -267,8 +266,10 @@ class Session(Commands):
                 method="Originate",
             )
         finally:
-            self._inbound.placing -= 1
-            self._inbound.look()
+            if (
+                taken_on or self._link.connection is None
+            ):  # where there is none, it is not sent, or will not be answered
+                placing.abandon()
             if not taken_on:
                 call._deliver_failure(CallEnded("the call was given up before it began", call_sid=call.call_sid))
                 self._router.disown(call)
@@ -446,6 +447,15 @@ class Session(Commands):
         self._router.adopt(call)
         return next(filter(None, contexts), "")
 
+    async def _place(self, placing: Placing) -> None:
+        self._inbound.placing += 1
+        try:
+            with self._hangups.waited_for():
+                await placing.run()
+        finally:
+            self._inbound.placing -= 1
+            self._inbound.look()
+
     def _take_inbound(self, call_sid: str, caller: str) -> ActiveCall:
         call = ActiveCall(self, call_sid=call_sid, direction="inbound", caller=caller)
         self._adopt(call)
@@ -453,24 +463,7 @@ class Session(Commands):
 
     def _hang_up_soon(self, call_sid: str, seconds: float = 0.0) -> None:
         if self._state is not SessionState.CLOSED:
-            self._services.start_soon(self._terminate_quietly, call_sid, seconds)
-
-    async def _terminate_quietly(self, call_sid: str, seconds: float) -> None:
-        if seconds:
-            await trio.sleep(seconds)
-            if not self._router.is_disowned(call_sid):
-                return
-        self._hanging_up += 1
-        try:
-            # A quiet call never shows that it lives on, so what an outage swallowed is repeated. Twice does no harm.
-            with trio.move_on_after(self._resume_window):
-                while (why := await self._try_to_terminate(call_sid)) is not None:
-                    log.info("call %s has no owner here and is being hung up: %s", call_sid, why)
-                    if not isinstance(why, CommandTimeout) or not self._router.is_disowned(call_sid):
-                        break
-        finally:
-            self._hanging_up -= 1
-            self._hung_up.unpark_all()
+            self._services.start_soon(self._hangups.hang_up, call_sid, seconds)
 
     def _raise_if_closed(self) -> None:
         if self._state is SessionState.CLOSED:
@@ -485,12 +478,10 @@ class Session(Commands):
         self._counts["loop_blocked"] += 1
 
     async def _hang_up_everything(self) -> None:
-        """The calls that are left, and those without an owner whose hangup is on its way."""
+        """The calls that are left, and those without an owner whose hangup, or name, is on its way."""
         await self._hang_up_all()
         with trio.move_on_after(LAST_WORD_SECONDS):
-            await trio.lowlevel.checkpoint()  # those that were started a moment ago get to count themselves
-            while self._hanging_up and self._link.connection is not None:
-                await self._hung_up.park()
+            await self._hangups.settle(lambda: self._link.connection is not None)
 
     async def _close(self) -> None:
         """Afterwards every command and call of the session is refused."""

@@ -73,7 +73,8 @@ PARTS = {
     "resume": Part(
         {
             "link": None,
-            "session": {"_request", "_connection_came", "_connection_went", "_hang_up_soon", "_terminate_quietly"},
+            "session": {"_request", "_connection_came", "_connection_went", "_hang_up_soon"},
+            "unowned": None,
             "routing": {"ASK_SECONDS", "HANG_UP_AGAIN", "adopt", "rename", "forget", "disown", "lose_silent_calls"}
             | {"_shows_life", "is_disowned", "_route_event", "_deliver", "_keep_stray"},
         },

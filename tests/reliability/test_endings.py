@@ -71,6 +71,85 @@ async def test_a_terminate_that_overtook_its_originate_is_repeated(autojump_cloc
         assert session.statistics().calls_disowned == 1
 
 
+@pytest.fixture
+def self_willed() -> ScriptedGateway:
+    """A gateway that names calls itself, takes half a second to say so, and then knows no other name."""
+
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            await trio.sleep(0.5)
+            await gateway.event("theirs", CREATE)
+            return messages.OriginateResponse(call_sid="theirs")
+        if method is MethodId.Terminate and request.call_sid == "theirs":
+            await gateway.event("theirs", HANGUP, q850_cause=16)
+        elif method is MethodId.Terminate:
+            return messages.TerminateResponse(error_code=ErrorCode.ERR_VALIDATION_FAILED)
+        return None
+
+    gateway = ScriptedGateway(answer)
+    return gateway
+
+
+def hung_up(gateway: ScriptedGateway) -> set[str]:
+    return {request.call_sid for request in gateway.requested(MethodId.Terminate)}
+
+
+async def test_a_call_given_up_before_the_gateway_named_it_is_hung_up_and_no_inbound_one(
+    self_willed: ScriptedGateway, autojump_clock: MockClock
+) -> None:
+    async with session_on(self_willed) as session:
+        incoming = session.incoming()
+        with trio.move_on_after(0.2):
+            await session.originate(ECHO, trunk_id="main", call_sid="ours")
+        with trio.move_on_after(5) as nothing:
+            await anext(incoming)
+        assert nothing.cancelled_caught
+        assert hung_up(self_willed) == {"ours", "theirs"}
+
+
+async def test_closing_waits_a_moment_for_the_name_of_a_call_that_was_given_up(
+    self_willed: ScriptedGateway, autojump_clock: MockClock
+) -> None:
+    async with session_on(self_willed) as session:
+        with trio.move_on_after(0.2):
+            await session.originate(ECHO, trunk_id="main", call_sid="ours")
+        began = trio.current_time()
+        await session._hang_up_everything()
+        assert trio.current_time() - began < 0.5
+    assert hung_up(self_willed) == {"ours", "theirs"}
+
+
+async def test_a_call_given_up_before_it_was_sent_is_never_placed(
+    self_willed: ScriptedGateway, autojump_clock: MockClock
+) -> None:
+    network = MemoryNetwork()
+    async with session_on(self_willed, network) as session:
+        with trio.move_on_after(0):
+            await session.originate(ECHO, trunk_id="main")
+        network.outage(60)
+        await trio.sleep(40)
+        with trio.move_on_after(1):
+            await session.originate(ECHO, trunk_id="main")
+        await trio.sleep(60)
+        assert session.statistics().connections == 2
+    assert not self_willed.requested(MethodId.Originate)
+
+
+async def test_a_call_hung_up_by_a_drain_before_the_gateway_named_it_does_not_go_on(
+    self_willed: ScriptedGateway, autojump_clock: MockClock
+) -> None:
+    async def place() -> None:
+        call = await session.originate(ECHO, trunk_id="main", call_sid="ours")
+        with pytest.raises(CallEnded):
+            await call.wait_answered()
+
+    async with session_on(self_willed) as session, trio.open_nursery() as nursery:
+        nursery.start_soon(place)
+        await trio.sleep(0.2)
+        await session.drain(0)
+    assert hung_up(self_willed) == {"ours", "theirs"}
+
+
 async def test_closing_does_not_wait_for_calls_that_were_hung_up_before(autojump_clock: MockClock) -> None:
     gateway = accepting()
     async with session_on(gateway) as session:

@@ -192,6 +192,18 @@ def test_the_gateways_name_replaces_ours(world: World) -> None:
     assert (list(world.router.calls), call.call_sid, call.told) == (["theirs"], "theirs", [CREATE])
 
 
+async def test_a_call_that_was_over_before_the_gateway_named_it_is_hung_up_under_that_name(
+    world: World, autojump_clock: MockClock
+) -> None:
+    call = world.adopt("ours")
+    world.router.disown(call)
+    world.event("theirs", CREATE)
+    world.router.rename(call, "ours")
+    world.router.rename(call, "theirs")
+    assert [name for name, _ in world.hung_up] == ["ours", "theirs"]
+    assert (world.router.unclaimed(), call.told) == ([], [])
+
+
 def test_strays_are_bounded_in_number_in_events_and_in_bytes(world: World) -> None:
     world.event("long", CREATE, status="x" * 5000)
     assert (world.router.unclaimed(), world.counts["stray_calls_forgotten"], world.strays) == ([], 1, 0)
