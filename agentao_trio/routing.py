@@ -87,6 +87,16 @@ class CallRouter:
         for record in self._strays.pop(call.call_sid, ()):
             self._deliver(call, record)
 
+    def whose(self, call_sid: str) -> str | None:
+        """The kind of call that a new one of this name would be confused with."""
+        if call_sid in self.calls:
+            return "an open call"
+        if call_sid in self._disowned:
+            return "a call that was given up and is being hung up"
+        if self._ingest.has_ended(call_sid):
+            return "a call that has ended"
+        return None
+
     def rename(self, call: ActiveCall, call_sid: str) -> None:
         """The gateway chose the call's name itself. Where the call is over here by then, it lives on under that name,
         and is disowned."""

@@ -194,10 +194,12 @@ class Session(Commands):
         """Place a call (PROTOCOL section 9.1, Originate) and return it as soon as the gateway has taken it on.
 
         ``to`` is a number in E.164 form or a SIP URI. ``call_sid`` names the call; without one a new name is made up,
-        so that events tell of the call even where the gateway sends no reply. ``codec`` is what ``send_audio`` will
-        take. The other parameters are the fields of OriginateRequest.
+        so that events tell of the call even where the gateway sends no reply. A name is for one call, also when that is
+        over: its late events would be taken for the other's. ``codec`` is what ``send_audio`` will take. The other
+        parameters are the fields of OriginateRequest.
 
-        Raises :class:`LocalProtocolError` for an argument the protocol does not allow (nothing is sent),
+        Raises :class:`LocalProtocolError` for an argument the protocol does not allow and for a name that another call
+        has or had, as far as that is remembered (nothing is sent),
         :class:`CommandRejected` when the gateway refuses, and :class:`CommandTimeout` when neither a reply nor an event
         comes: the outcome is unknown then and the command is not repeated; should the call come to life later, it is
         hung up. The same happens on cancellation; then the reply is heard all the same, for the gateway's name of it.
@@ -234,8 +236,9 @@ class Session(Commands):
             traceparent=traceparent,
         )
         messages.encode(request)  # what cannot be sent is refused before there is a call
-        if call.call_sid in self._router.calls:
-            raise LocalProtocolError(f"call_sid {quoted(call.call_sid)} is already in use by an open call")
+        if (other := self._router.whose(call.call_sid)) is not None:
+            name = quoted(call.call_sid)
+            raise LocalProtocolError(f"call_sid {name} is already in use by {other}; expected another one, or None")
         await trio.lowlevel.checkpoint_if_cancelled()  # from here on it is sent
         context = self._adopt(call)
         request = attrs.evolve(request, traceparent=traceparent or context)

@@ -322,9 +322,31 @@ async def test_every_field_of_originate_reaches_the_gateway(autojump_clock: Mock
 
 
 async def test_one_name_one_call(autojump_clock: MockClock) -> None:
-    async with session_on(accepting()) as session:
-        await session.originate(TO, trunk_id="main", call_sid="mine")
-        with pytest.raises(LocalProtocolError, match="already in use"):
+    gateway = accepting()
+    async with session_on(gateway) as session:
+        async with await session.originate(TO, trunk_id="main", call_sid="mine"):
+            with pytest.raises(LocalProtocolError, match="'mine' is already in use by an open call"):
+                await session.originate(TO, trunk_id="main", call_sid="mine")
+        with pytest.raises(LocalProtocolError, match="by a call that has ended; expected another one, or None"):
+            await session.originate(TO, trunk_id="main", call_sid="mine")
+    assert len(gateway.requested(MethodId.Originate)) == 1
+
+
+async def test_the_name_of_a_call_that_was_given_up_is_taken_and_that_of_a_refused_one_is_free(
+    autojump_clock: MockClock,
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate and request.trunk_id == "full":
+            return messages.OriginateResponse(error_code=ErrorCode.ERR_RATE_LIMITED)
+        raise ScriptedGateway.Silence
+
+    async with session_on(ScriptedGateway(answer)) as session:
+        for _ in range(2):
+            with pytest.raises(CommandRejected):
+                await session.originate(TO, trunk_id="full", call_sid="mine")
+        with pytest.raises(CommandTimeout):
+            await session.originate(TO, trunk_id="main", call_sid="mine")
+        with pytest.raises(LocalProtocolError, match="by a call that was given up and is being hung up"):
             await session.originate(TO, trunk_id="main", call_sid="mine")
 
 
