@@ -5,7 +5,8 @@ Theory of operation
 Two things tell of an inbound call (PROTOCOL section 13.3): a CHANNEL_CREATE for a ``call_sid`` nobody here knows, and
 GetIncomingCalls, asked per configured trunk. Only the second names the caller, and only the first comes at once. So an
 event makes us ask at once instead of at the next interval, and a call is taken from the events alone where asking tells
-nothing: asking after the event, since an answer that was under way when it came cannot list the call.
+nothing: asking after the event, since an answer that was under way when it came cannot list the call. A round in which
+a trunk gave no answer has told nothing of that: the next one decides, with or without an answer.
 
 An unknown ``call_sid`` may also belong to a call of our own whose Originate is not answered yet, or to a row of a bulk
 campaign. While the former is possible nothing is taken from events alone; once this session has started a campaign,
@@ -25,13 +26,15 @@ import trio
 
 from agentao_trio.call import ActiveCall
 from agentao_trio.callstate import CallState
-from agentao_trio.errors import CommandError, RemoteProtocolError, SessionClosed
+from agentao_trio.errors import CommandError, CommandRejected, RemoteProtocolError, SessionClosed
 from agentao_trio.messages import IncomingCallInfo
 
 __all__ = ["InboundCalls"]
 
 log: logging.Logger = logging.getLogger("agentao_trio.session")
 
+#: Seconds that an answer may take at least, however short the interval is.
+POLL_SECONDS = 3.0
 #: Calls that wait to be taken, and names of calls that are remembered so as not to surface twice.
 WAITING_CALLS, REMEMBERED_CALLS = 256, 20_000
 
@@ -101,28 +104,36 @@ class InboundCalls:
 
     async def run(self) -> None:
         """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""
+        asked_in_vain = frozenset[str]()  # calls that the round before was to tell of, which had no answer
         while not self._ended:
             announced = frozenset(self._unclaimed())
-            for trunk_id in self._trunks:
-                await self._poll(trunk_id)
+            answers = [await self._poll(trunk_id) for trunk_id in self._trunks]
+            decided = announced if all(answers) else asked_in_vain
+            asked_in_vain = announced - decided
             if not self.placing and not self.only_listed:
                 for call_sid in self._unclaimed():
-                    if call_sid in announced:
+                    if call_sid in decided:
                         self._surface(call_sid, "")
             with trio.move_on_after(self._interval if self._trunks else float("inf")):
                 await self._wake.wait()
             if not self._ended:
                 self._wake = trio.Event()
 
-    async def _poll(self, trunk_id: str) -> None:
+    async def _poll(self, trunk_id: str) -> bool:
+        """Whether there was an answer. A refusal is one: of such a gateway no more can be learned."""
+        patience = max(self._interval, POLL_SECONDS)
         try:
-            with trio.move_on_after(self._interval):
+            with trio.move_on_after(patience):
                 for info in await self._ask(trunk_id):
                     self._surface(info.call_sid, info.call_from)
+                return True
+            log.info("trunk %s did not tell of incoming calls within %g s", trunk_id, patience)
         except SessionClosed:
             self._ended = True
         except (CommandError, RemoteProtocolError) as error:
             log.warning("asking trunk %s for incoming calls failed: %s", trunk_id, error)
+            return isinstance(error, CommandRejected)
+        return False
 
     def _surface(self, call_sid: str, caller: str) -> None:
         if self._ended or call_sid in self._surfaced:

@@ -123,6 +123,74 @@ async def test_a_call_that_comes_while_the_gateway_is_answering_keeps_its_caller
         assert (call.call_sid, call.caller) == ("in-1", "+15550109999")
 
 
+@pytest.mark.parametrize("trouble", ["connection lost", "garbage", "late"])
+async def test_a_call_waits_for_its_caller_until_the_gateway_has_answered(
+    trouble: str, autojump_clock: MockClock
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        nonlocal rounds
+        if method is not MethodId.GetIncomingCalls:
+            return None
+        rounds += 1
+        if rounds == 1:
+            return messages.GetIncomingCallsResponse()
+        if rounds == 2 and trouble == "connection lost":
+            assert gateway.connection is not None
+            await gateway.connection.aclose()
+            raise ScriptedGateway.Silence
+        if rounds == 2 and trouble == "garbage":
+            return b"\x01\x02\x03"
+        if rounds == 2 and trouble == "late":
+            await trio.sleep(4)
+        info = messages.IncomingCallInfo(call_sid="in-1", call_from="+15550109999")
+        return messages.GetIncomingCallsResponse(calls=[info])
+
+    rounds = 0
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway, trunks=["main"]) as session:
+        incoming = session.incoming()
+        await trio.sleep(0.1)
+        await gateway.event("in-1", CREATE)
+        assert (await anext(incoming)).caller == "+15550109999"
+
+
+async def test_a_call_waits_for_its_caller_for_two_rounds_without_an_answer(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        raise ScriptedGateway.Silence
+
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway, trunks=["main"], poll_interval=10) as session:
+        incoming = session.incoming()
+        await gateway.event("in-1", CREATE)
+        began = trio.current_time()
+        assert (await anext(incoming)).caller == ""
+        assert 20 <= trio.current_time() - began <= 40
+
+
+async def test_a_gateway_that_refuses_to_tell_of_calls_has_answered(autojump_clock: MockClock) -> None:
+    async def refuse(stream: Any) -> None:
+        stream.abandon(9)
+
+    gateway = ScriptedGateway()
+    gateway._serve = refuse  # type: ignore[method-assign]
+    async with session_on(gateway, trunks=["main"], poll_interval=10) as session:
+        incoming = session.incoming()
+        await gateway.event("in-1", CREATE)
+        with trio.fail_after(1):
+            assert (await anext(incoming)).caller == ""
+
+
+async def test_an_answer_may_take_longer_than_the_pause_between_two_questions(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        await trio.sleep(0.3)
+        info = messages.IncomingCallInfo(call_sid="in-1", call_from="+15550109999")
+        return messages.GetIncomingCallsResponse(calls=[info]) if method is MethodId.GetIncomingCalls else None
+
+    async with session_on(ScriptedGateway(answer), trunks=["main"], poll_interval=0.1) as session:
+        with trio.fail_after(10):
+            assert (await anext(session.incoming())).caller == "+15550109999"
+
+
 async def test_without_trunks_to_ask_the_event_is_enough(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     async with session_on(gateway) as session:
