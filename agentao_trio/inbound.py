@@ -12,15 +12,16 @@ An unknown ``call_sid`` may also belong to a call of our own whose Originate is 
 campaign. While the former is possible nothing is taken from events alone; once this session has started a campaign,
 only what GetIncomingCalls lists counts as inbound.
 
-Calls wait in one bounded queue, each for one taker. A call that finds it full is left with the gateway and found again
-by a later poll.
+Calls wait in one bounded queue, each for one taker. A call that finds it full is left with the gateway and looked for
+again when one was taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 import trio
 
@@ -53,14 +54,12 @@ class InboundCalls:
         interval: float,
         ask: Callable[[str], Awaitable[Iterable[IncomingCallInfo]]],
         unclaimed: Callable[[], list[str]],
-        take: Callable[[str, str], ActiveCall],
+        take: Callable[[str, str, str], ActiveCall],
     ) -> None:
         #: Calls are being looked for.
         self.looking = False
-        #: Take nothing for inbound that GetIncomingCalls does not list.
-        self.only_listed = False
-        #: Originates of ours that have not been answered yet.
-        self.placing = 0
+        #: Campaigns that the gateway may have taken on: only what GetIncomingCalls lists is inbound then.
+        self.campaigns = 0
         self._counts = counts
         self._trunks = tuple(trunks)
         self._interval = interval
@@ -70,6 +69,8 @@ class InboundCalls:
         self._surfaced: OrderedDict[str, None] = OrderedDict()
         self._wake = trio.Event()
         self._ended = False
+        self._postponed = False
+        self._placing = 0  # Originates of ours that have not been answered yet
         self._send, self._receive = trio.open_memory_channel[ActiveCall](WAITING_CALLS)
 
     def __aiter__(self) -> InboundCalls:
@@ -81,12 +82,25 @@ class InboundCalls:
                 call = await self._receive.receive()
             except trio.EndOfChannel:
                 raise StopAsyncIteration from None
+            if self._postponed:
+                self._postponed = False
+                self.look()
             if call.state is not CallState.DISCONNECTED:  # the caller may have given up meanwhile
                 return call
 
     def look(self) -> None:
         """Something was heard that may be an inbound call."""
         self._wake.set()
+
+    @contextlib.contextmanager
+    def placing(self) -> Iterator[None]:
+        """While this block is run, a call that nobody here knows may be one of ours."""
+        self._placing += 1
+        try:
+            yield
+        finally:
+            self._placing -= 1
+            self.look()
 
     def end(self) -> None:
         """Take no further calls: the session is over, or being drained. Harmless when repeated.
@@ -98,9 +112,9 @@ class InboundCalls:
         while self._receive.statistics().current_buffer_used:
             self._receive.receive_nowait().release()
         self._wake.set()
-        if self.looking and not self.placing and not self.only_listed:
+        if self.looking and not self._placing and not self.campaigns:
             for call_sid in self._unclaimed():
-                self._take(call_sid, "").release()
+                self._take(call_sid, "", "").release()
 
     async def run(self) -> None:
         """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""
@@ -110,10 +124,10 @@ class InboundCalls:
             answers = [await self._poll(trunk_id) for trunk_id in self._trunks]
             decided = announced if all(answers) else asked_in_vain
             asked_in_vain = announced - decided
-            if not self.placing and not self.only_listed:
+            if not self._placing and not self.campaigns:
                 for call_sid in self._unclaimed():
                     if call_sid in decided:
-                        self._surface(call_sid, "")
+                        self._surface(call_sid)
             with trio.move_on_after(self._interval if self._trunks else float("inf")):
                 await self._wake.wait()
             if not self._ended:
@@ -125,7 +139,7 @@ class InboundCalls:
         try:
             with trio.move_on_after(patience):
                 for info in await self._ask(trunk_id):
-                    self._surface(info.call_sid, info.call_from)
+                    self._surface(info.call_sid, info.call_from, trunk_id)
                 return True
             log.info("trunk %s did not tell of incoming calls within %g s", trunk_id, patience)
         except SessionClosed:
@@ -135,13 +149,14 @@ class InboundCalls:
             return isinstance(error, CommandRejected)
         return False
 
-    def _surface(self, call_sid: str, caller: str) -> None:
+    def _surface(self, call_sid: str, caller: str = "", trunk_id: str = "") -> None:
         if self._ended or call_sid in self._surfaced:
             return
         if self._send.statistics().current_buffer_used >= WAITING_CALLS:
             self._counts["incoming_postponed"] += 1
+            self._postponed = True
             return
         self._surfaced[call_sid] = None
         if len(self._surfaced) > REMEMBERED_CALLS:
             self._surfaced.popitem(last=False)
-        self._send.send_nowait(self._take(call_sid, caller))
+        self._send.send_nowait(self._take(call_sid, caller, trunk_id))

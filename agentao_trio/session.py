@@ -358,7 +358,7 @@ class Session(Commands):
         limit = self._rpc_timeout
         self._counts["commands"] += 1
         if method is MethodId.OriginateBulk:
-            self._inbound.only_listed = True
+            self._inbound.campaigns += 1
         sent = False
         with trio.move_on_after(limit):
             self._raise_if_closed()
@@ -386,6 +386,15 @@ class Session(Commands):
             method=method.name,
             retryable=not sent,
         )
+
+    async def _bulk(self, method: MethodId, message: Any) -> messages.BulkResponse:
+        try:
+            return await super()._bulk(method, message)
+        except CommandRejected:
+            if method is MethodId.OriginateBulk:
+                self._inbound.campaigns -= 1
+                self._inbound.look()
+            raise
 
     def open_uplink(self) -> SendStream | None:
         """A new uni stream for one call's audio, or None where there is none to be had now."""
@@ -451,16 +460,11 @@ class Session(Commands):
         return next(filter(None, contexts), "")
 
     async def _place(self, placing: Placing) -> None:
-        self._inbound.placing += 1
-        try:
-            with self._hangups.waited_for():
-                await placing.run()
-        finally:
-            self._inbound.placing -= 1
-            self._inbound.look()
+        with self._hangups.waited_for(), self._inbound.placing():
+            await placing.run()
 
-    def _take_inbound(self, call_sid: str, caller: str) -> ActiveCall:
-        call = ActiveCall(self, call_sid=call_sid, direction="inbound", caller=caller)
+    def _take_inbound(self, call_sid: str, caller: str, trunk_id: str) -> ActiveCall:
+        call = ActiveCall(self, call_sid=call_sid, direction="inbound", caller=caller, trunk_id=trunk_id)
         self._adopt(call)
         return call
 

@@ -28,6 +28,7 @@ from agentao_trio import (
 )
 from agentao_trio.events import CallEvent
 from agentao_trio.hub import Hub
+from agentao_trio.inbound import WAITING_CALLS
 from agentao_trio.messages import DialplanAction, ErrorCode, MethodId, SuperviseMode
 from agentao_trio.records import Record
 from agentao_trio.summaries import summarised
@@ -200,6 +201,17 @@ async def test_without_trunks_to_ask_the_event_is_enough(autojump_clock: MockClo
         assert (await anext(incoming)).call_sid == "in-1"
 
 
+async def test_a_call_found_by_asking_is_on_the_trunk_that_was_asked(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is not MethodId.GetIncomingCalls:
+            return None
+        info = messages.IncomingCallInfo(call_sid="in-1", call_from="+15550109999")
+        return messages.GetIncomingCallsResponse(calls=[info] if request.trunk_id == "second" else [])
+
+    async with session_on(ScriptedGateway(answer), trunks=["first", "second"]) as session:
+        assert (await anext(session.incoming())).trunk_id == "second"
+
+
 async def test_without_an_event_asking_is_enough(autojump_clock: MockClock) -> None:
     gateway = switchboard()
     gateway.waiting = [("in-1", "+1"), ("in-2", "+2")]
@@ -328,6 +340,41 @@ async def test_calls_of_a_campaign_are_not_inbound(autojump_clock: MockClock) ->
         with trio.move_on_after(5) as nothing:
             await anext(incoming)
         assert nothing.cancelled_caught
+
+
+async def test_a_campaign_that_is_refused_changes_nothing(autojump_clock: MockClock) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        return messages.BulkResponse(status="REJECTED") if method is MethodId.OriginateBulk else None
+
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session:
+        incoming = session.incoming()
+        with pytest.raises(CommandRejected):
+            await session.originate_bulk(
+                "file:///numbers.csv", trunk_id="main", calls_per_second=1, max_concurrent_calls=1, campaign_id="c"
+            )
+        await gateway.event("in-1", CREATE)
+        with trio.fail_after(10):
+            assert (await anext(incoming)).call_sid == "in-1"
+
+
+@pytest.mark.parametrize("trunks", [[], ["main"]])
+async def test_calls_that_found_too_many_waiting_surface_when_others_were_taken(
+    trunks: list[str], autojump_clock: MockClock
+) -> None:
+    gateway = switchboard()
+    async with session_on(gateway, trunks=trunks, poll_interval=600) as session:
+        incoming = session.incoming()
+        for number in range(WAITING_CALLS):
+            await gateway.event(f"in-{number}", CREATE)
+        await trio.sleep(10)
+        for number in range(WAITING_CALLS, WAITING_CALLS + 3):
+            await gateway.event(f"in-{number}", CREATE)
+        await trio.sleep(10)
+        assert session.statistics().incoming_postponed
+        with trio.fail_after(60):
+            taken = {(await anext(incoming)).call_sid for _ in range(WAITING_CALLS + 3)}
+        assert len(taken) == WAITING_CALLS + 3
 
 
 async def test_several_takers_share_the_calls(autojump_clock: MockClock) -> None:
