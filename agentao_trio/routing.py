@@ -166,9 +166,9 @@ class CallRouter:
             self._disowned[call_sid] = again_at
             self._hang_up(call_sid, again_at - now)
 
-    def is_disowned(self, call_sid: str) -> bool:
-        """Whether the end of a call without an owner has not been confirmed."""
-        return call_sid in self._disowned
+    def may_live(self, call_sid: str) -> bool:
+        """Whether a call, with an owner or without, has not been confirmed to have ended."""
+        return call_sid in self.calls or call_sid in self._disowned
 
     def ingest_statistics(self) -> IngestStatistics:
         """What was made of the events."""

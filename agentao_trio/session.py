@@ -124,7 +124,7 @@ class Session(Commands):
             take=self._take_inbound,
         )
         self._router.on_stray = self._inbound.look
-        self._hangups = Hangups(self._try_to_terminate, self._router.is_disowned, resume_window)
+        self._hangups = Hangups(self._try_to_terminate, self._router.may_live, resume_window)
         self._link = Link(
             services,
             connect,

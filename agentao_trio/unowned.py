@@ -1,4 +1,4 @@
-"""What a session still has to do for calls that nobody here wants: hear how they are called, and hang them up.
+"""What a session still has to do for calls that nobody here wants: learn their names, and hang them up.
 
 Theory of operation
 -------------------
@@ -95,7 +95,7 @@ class Hangups:
         # What an outage swallowed is repeated. Twice does no harm.
         with self.waited_for(), trio.move_on_after(self._patience):
             while (why := await self._terminate(call_sid)) is not None:
-                log.info("call %s has no owner here and is being hung up: %s", call_sid, why)
+                log.info("call %s is still being hung up: %s", call_sid, why)
                 if not isinstance(why, CommandTimeout) or not self._may_live(call_sid):
                     break
 

@@ -76,7 +76,7 @@ PARTS = {
             "session": {"_request", "_connection_came", "_connection_went", "_hang_up_soon"},
             "unowned": None,
             "routing": {"ASK_SECONDS", "HANG_UP_AGAIN", "adopt", "rename", "forget", "disown", "lose_silent_calls"}
-            | {"_shows_life", "is_disowned", "_route_event", "_deliver", "_keep_stray"},
+            | {"_shows_life", "_disown", "may_live", "_route_event", "_deliver", "_keep_stray"},
         },
         [f"unit/test_{name}.py" for name in ("link", "routing")]
         + [f"reliability/test_{name}.py" for name in ("resume", "endings")]

@@ -218,6 +218,33 @@ async def test_a_handler_that_raises_takes_its_own_call_alone(
     assert "this agent is broken" in caplog.text
 
 
+async def test_the_call_of_a_handler_that_raised_is_hung_up_though_the_connection_is_lost(
+    autojump_clock: MockClock,
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        if method is MethodId.Terminate and len(gateway.requested(MethodId.Terminate)) == 1:
+            assert gateway.connection is not None
+            await gateway.connection.aclose()
+            raise ScriptedGateway.Silence
+        if method is MethodId.Terminate:
+            await gateway.event(request.call_sid, HANGUP, q850_cause=16)
+        return None
+
+    gateway = ScriptedGateway(answer)
+    async with session_on(gateway) as session:
+        call = await answered_call(session, gateway)
+
+        @call.on("CALL_HELD")
+        def fail() -> None:
+            raise RuntimeError("this agent is broken")
+
+        await gateway.event(call.call_sid, EventType.CHANNEL_HOLD)
+        with trio.fail_after(30):
+            assert (await call.wait_ended()).q850_cause == 16
+
+
 async def test_draining_waits_for_calls_and_hangs_up_the_rest(autojump_clock: MockClock) -> None:
     async with simulated(GatewaySettings(talk=2.0)) as (session, gateway):
         incoming = session.incoming()

@@ -243,7 +243,7 @@ async def test_a_disowned_call_is_hung_up_at_once_and_again_when_it_lives_on(
     await trio.sleep(10)
     world.router.disown(call)
     assert not world.router.calls
-    assert world.router.is_disowned("a")
+    assert world.router.may_live("a")
     assert world.hung_up == [("a", 0.0)]
     # It may be that the Terminate has overtaken the Originate: once more, a second after the first.
     world.event("a", CREATE, now=10.25)
@@ -257,7 +257,7 @@ async def test_a_disowned_call_is_hung_up_at_once_and_again_when_it_lives_on(
     world.audio("a", now=15.0)
     assert world.hung_up[3:] == [("a", 1.0)]
     world.event("a", HANGUP, now=17.0)
-    assert not world.router.is_disowned("a")
+    assert not world.router.may_live("a")
     assert len(world.hung_up) == 4
     assert call.told == []
     assert (world.counts["calls_disowned"], world.counts["audio_for_unknown_calls"], world.strays) == (1, 2, 0)
@@ -269,7 +269,7 @@ async def test_of_too_many_disowned_calls_the_oldest_is_forgotten(
     monkeypatch.setattr(routing, "DISOWNED_CALLS", 2)
     for name in "abc":
         world.router.disown(world.adopt(name))
-    assert [world.router.is_disowned(name) for name in "abc"] == [False, True, True]
+    assert [world.router.may_live(name) for name in "abc"] == [False, True, True]
 
 
 def test_a_released_call_goes_on_and_nobody_cares_until_its_hangup(world: World) -> None:
@@ -307,7 +307,7 @@ async def test_calls_of_which_nothing_was_heard_since_are_lost_when_the_gateway_
     assert "call a: nothing was heard of it for 120 s" in str(failure)
     assert (heard.failures, just_heard.failures) == ([], [])
     assert list(world.router.calls) == ["b", "c"]
-    assert world.router.is_disowned("a")
+    assert world.router.may_live("a")
     assert world.hung_up == [("a", 0.0)]
     assert world.counts["calls_lost"] == 1
     assert silent.asked_at == []  # there was nobody to ask
