@@ -129,7 +129,8 @@ class CallRouter:
 
     async def lose_silent_calls(self, since: float, window: float, is_connected: Callable[[], bool]) -> None:
         """End the calls of which nothing is heard from ``since``, when the connection was lost, to the end of the
-        gateway's memory, ``window`` seconds later. Where there is a connection they are asked after first."""
+        gateway's memory, ``window`` seconds later. Where there is a connection they are asked after first; after the
+        calls of others, which are supervised, there is no asking."""
 
         async def lose_unless_alive(call: ActiveCall) -> None:
             if is_connected():
@@ -147,6 +148,9 @@ class CallRouter:
             self.disown(call)
 
         await trio.sleep_until(since + window)
+        for supervision in self.supervised.values():
+            if supervision._heard_at < since:
+                supervision._end()
         async with trio.open_nursery() as nursery:
             for call in [call for call in self.calls.values() if call._heard_at < since]:
                 nursery.start_soon(lose_unless_alive, call)
@@ -252,6 +256,8 @@ class CallRouter:
             self._counts["events_out_of_order"] += 1
             log.warning("call %r: %r came out of order (%s)", record.call_sid, event_type, record.verdict.value)
         self.records.publish(record)
+        if (supervision := self.supervised.get(record.call_sid)) is not None:
+            supervision._deliver_event(record)
         if (call := self.calls.get(record.call_sid)) is not None:
             self._deliver(call, record)
         elif record.call_sid in self._disowned:
@@ -262,10 +268,9 @@ class CallRouter:
         elif record.call_sid in self._released:
             if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
                 del self._released[record.call_sid]
-        elif (supervision := self.supervised.get(record.call_sid)) is not None:
-            if event_type == EventType.CHANNEL_HANGUP_COMPLETE:
-                supervision._end()
-        elif event_type == EventType.CHANNEL_HANGUP_COMPLETE or not self._ingest.has_ended(record.call_sid):
+        elif supervision is None and (
+            event_type == EventType.CHANNEL_HANGUP_COMPLETE or not self._ingest.has_ended(record.call_sid)
+        ):
             self._keep_stray(record)
 
     def _deliver(self, call: ActiveCall, record: EventRecord) -> None:

@@ -442,7 +442,7 @@ class Session(Commands):
     def _connection_went(self) -> None:
         if self._state is SessionState.CONNECTED:
             self._enter(SessionState.RECONNECTING)
-        if self._router.calls:
+        if self._router.calls or self._router.supervised:
             now = trio.current_time()
             self._services.start_soon(
                 self._router.lose_silent_calls, now, self._resume_window, lambda: self._link.connection is not None

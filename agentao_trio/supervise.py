@@ -2,6 +2,10 @@
 
 The call's audio arrives under its ``call_sid`` like any other; what the supervisor says leaves on one uni stream of its
 own. Which side hears it is the mode's business: nobody (monitor), the agent, the caller, or both (barge).
+
+A supervisor's seat outlives a connection, as a call does. It ends with the call's hangup, and where neither audio nor
+an event came from the loss of a connection on for as long as the gateway remembers us: then the hangup may have been
+forgotten, and a call that is still there has to be subscribed to anew.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from agentao_trio.audio import AudioFrame, Codec
 from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Subscription
 from agentao_trio.errors import CommandRejected, LocalProtocolError
+from agentao_trio.events import EventRecord
 from agentao_trio.legible import legible
 from agentao_trio.media import INBOX_SECONDS, Downlink, Uplink
-from agentao_trio.messages import MethodId, SuperviseMode
+from agentao_trio.messages import EventType, MethodId, SuperviseMode
 
 __all__ = ["Supervision"]
 
@@ -33,7 +38,8 @@ class SupervisionPort(Protocol):
 
 
 class Supervision:
-    """A seat beside a call. Use it as an async context manager: leaving stops listening. Ends with the call.
+    """A seat beside a call. Use it as an async context manager: leaving stops listening. Ends with the call, or where
+    the gateway tells nothing of it any more after an outage.
 
     Made by :meth:`Session.supervise`.
     """
@@ -45,6 +51,7 @@ class Supervision:
         self._uplink = uplink
         self._downlink = Downlink()
         self._scope = trio.CancelScope()
+        self._heard_at = trio.current_time()  # when the gateway last told us anything, in seconds of trio's clock
 
     def __repr__(self) -> str:
         state = "over" if self._scope.cancel_called else "open"
@@ -87,7 +94,13 @@ class Supervision:
         with self._scope:
             await self._uplink.run()
 
+    def _deliver_event(self, record: EventRecord) -> None:
+        self._heard_at = record.received_at
+        if record.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+            self._end()
+
     def _deliver_audio(self, fields: AudioFields, at: float) -> None:
+        self._heard_at = at
         self._downlink.arrived(fields, at)
 
     def _connection_replaced(self) -> None:

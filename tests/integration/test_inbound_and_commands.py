@@ -128,6 +128,8 @@ async def test_a_call_that_comes_while_the_gateway_is_answering_keeps_its_caller
 async def test_a_call_waits_for_its_caller_until_the_gateway_has_answered(
     trouble: str, autojump_clock: MockClock
 ) -> None:
+    rounds = 0
+
     async def answer(method: MethodId, request: Any) -> Any:
         nonlocal rounds
         if method is not MethodId.GetIncomingCalls:
@@ -146,7 +148,6 @@ async def test_a_call_waits_for_its_caller_until_the_gateway_has_answered(
         info = messages.IncomingCallInfo(call_sid="in-1", call_from="+15550109999")
         return messages.GetIncomingCallsResponse(calls=[info])
 
-    rounds = 0
     gateway = ScriptedGateway(answer)
     async with session_on(gateway, trunks=["main"]) as session:
         incoming = session.incoming()
@@ -736,6 +737,22 @@ async def test_a_supervisor_speaks_on_over_the_next_connection(autojump_clock: M
         await seat.send_audio(b"b" * 160)
         await trio.sleep(0.2)
         assert [frame.payload[:1] for frame in gateway.uplink] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("hangup_is", ["told", "forgotten"])
+async def test_what_a_supervisor_hears_ends_with_the_call(hangup_is: str, autojump_clock: MockClock) -> None:
+    network, gateway = MemoryNetwork(), switchboard()
+    async with session_on(gateway, network, resume_window=30) as session:
+        await gateway.event("once ours", CREATE)
+        (await anext(session.incoming())).release()
+        async with await session.supervise("once ours") as seat:
+            await trio.sleep(1)
+            if hangup_is == "told":
+                await gateway.event("once ours", HANGUP)
+            else:
+                network.outage(60)
+            with trio.fail_after(60):
+                assert [frame async for frame in seat.audio()] == []
 
 
 async def test_a_monitor_cannot_speak_and_a_refused_seat_is_no_seat(autojump_clock: MockClock) -> None:

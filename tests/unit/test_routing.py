@@ -62,6 +62,24 @@ class Call:
             self._heard_at = trio.current_time()
 
 
+class Seat:
+    """What the router knows of a supervisor, and what it made of it."""
+
+    def __init__(self, heard_at: float) -> None:
+        self.told: list[int] = []
+        self.audio = self.ended = 0
+        self._heard_at = heard_at
+
+    def _deliver_event(self, record: EventRecord) -> None:
+        self.told.append(record.event.event_type)
+
+    def _deliver_audio(self, fields: Any, now: float) -> None:
+        self.audio += 1
+
+    def _end(self) -> None:
+        self.ended += 1
+
+
 class World:
     """A router, whose owner notes which calls it was asked to hang up, and after how many seconds."""
 
@@ -82,6 +100,11 @@ class World:
         call: Any = Call(call_sid, heard_at)
         self.router.adopt(call)
         return call
+
+    def supervise(self, call_sid: str, heard_at: float = 0.0) -> Any:
+        seat: Any = Seat(heard_at)
+        self.router.supervised[call_sid] = seat
+        return seat
 
     def event(self, call_sid: str, event_type: int, now: float = 0.0, **fields: Any) -> None:
         self._timestamp_ms += 1
@@ -145,22 +168,19 @@ def test_what_is_out_of_order_is_told_and_counted(world: World, caplog: pytest.L
 
 
 def test_a_supervisor_hears_a_call_that_another_session_holds_until_it_ends(world: World) -> None:
-    class Seat:
-        ended = audio = 0
-
-        def _deliver_audio(self, fields: object, now: float) -> None:
-            self.audio += 1
-
-        def _end(self) -> None:
-            self.ended += 1
-
-    seat: Any = Seat()
-    world.router.supervised["a"] = seat
+    seat = world.supervise("a")
     world.audio("a")
-    world.event("a", ANSWER)
-    assert (seat.audio, seat.ended) == (1, 0)
+    for event_type in (ANSWER, HANGUP):
+        world.event("a", event_type)
+    assert (seat.audio, seat.told, world.strays) == (1, [ANSWER, HANGUP], 0)
+
+
+def test_a_supervisor_hears_a_call_that_was_released_here_until_it_ends(world: World) -> None:
+    world.router.release(world.adopt("a"))
+    seat = world.supervise("a")
+    world.audio("a")
     world.event("a", HANGUP)
-    assert (seat.audio, seat.ended, world.strays) == (1, 1, 0)
+    assert (seat.audio, seat.told, world.strays) == (1, [HANGUP], 0)
 
 
 # -- strays ---------------------------------------------------------------------------------------------------------
@@ -311,6 +331,14 @@ async def test_calls_of_which_nothing_was_heard_since_are_lost_when_the_gateway_
     assert world.hung_up == [("a", 0.0)]
     assert world.counts["calls_lost"] == 1
     assert silent.asked_at == []  # there was nobody to ask
+
+
+async def test_a_supervisor_who_heard_nothing_since_has_lost_the_call(world: World, autojump_clock: MockClock) -> None:
+    silent, heard = world.supervise("a", 99.9), world.supervise("b", 100.0)
+    await world.router.lose_silent_calls(100.0, 120.0, lambda: True)
+    assert trio.current_time() == pytest.approx(220.0)
+    assert (silent.ended, heard.ended) == (1, 0)
+    assert world.counts["calls_lost"] == 0
 
 
 async def test_where_there_is_a_connection_the_gateway_is_asked_first(world: World, autojump_clock: MockClock) -> None:
