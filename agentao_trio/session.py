@@ -408,9 +408,10 @@ class Session(Commands):
         """The agent has left a call that goes on without it: its events and audio mean nothing to us any more."""
         self._router.release(call)
 
-    def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task of one of this session's calls; it ends with the session."""
-        self._services.start_soon(task)
+    def start(self, task: Callable[..., Awaitable[None]], *arguments: Any, name: str | None = None) -> None:
+        """Run a task of one of this session's calls; it ends with the session. In one that has failed none begins."""
+        if not self._services.cancel_scope.cancel_called:
+            self._services.start_soon(task, *arguments, name=name)
 
     def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None:
         """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates.
@@ -454,7 +455,7 @@ class Session(Commands):
         """Returns the trace context of the call, where it has one."""
         self._raise_if_closed()
         self._counts["calls_opened"] += 1
-        self._services.start_soon(call._run, name=f"writer of call {call.call_sid}")
+        self.start(call._run, name=f"writer of call {call.call_sid}")
         contexts = [observer.call_began(call) for observer in self.observers]
         self._router.adopt(call)
         return next(filter(None, contexts), "")
@@ -470,7 +471,7 @@ class Session(Commands):
 
     def _hang_up_soon(self, call_sid: str, seconds: float = 0.0) -> None:
         if self._state is not SessionState.CLOSED:
-            self._services.start_soon(self._hangups.hang_up, call_sid, seconds)
+            self.start(self._hangups.hang_up, call_sid, seconds)
 
     def _raise_if_closed(self) -> None:
         if self._state is SessionState.CLOSED:

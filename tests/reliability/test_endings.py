@@ -218,6 +218,50 @@ async def test_a_handler_that_raises_takes_its_own_call_alone(
     assert "this agent is broken" in caplog.text
 
 
+@pytest.mark.parametrize("terminate", ["confirmed", "refused", "unanswered"])
+async def test_what_a_handler_raised_comes_alone_out_of_a_session_that_is_to_raise_it(
+    terminate: str, autojump_clock: MockClock
+) -> None:
+    async def answer(method: MethodId, request: Any) -> Any:
+        if method is MethodId.Originate:
+            return messages.OriginateResponse(call_sid=request.call_sid)
+        if method is MethodId.Terminate and terminate == "confirmed":
+            await gateway.event(request.call_sid, HANGUP)
+        if method is MethodId.Terminate and terminate == "refused":
+            return messages.TerminateResponse(error_code=ErrorCode.ERR_VALIDATION_FAILED)
+        if method is MethodId.Terminate and terminate == "unanswered":
+            raise ScriptedGateway.Silence
+        return None
+
+    class Broken(Exception):  # noqa: N818 - an agent's own
+        pass
+
+    async def run() -> None:
+        async with session_on(gateway, handler_errors="raise") as session:
+            session.incoming()
+            call = await answered_call(session, gateway)
+
+            @call.on("CALL_HELD")
+            def fail() -> None:
+                raise Broken
+
+            @call.on("CALL_TERMINATED")
+            async def too_late() -> None: ...
+
+            hold, create = (
+                gateway.event_frame(call.call_sid, EventType.CHANNEL_HOLD),
+                gateway.event_frame("in-1", CREATE),
+            )
+            await gateway.stream(hold + create)
+            await trio.sleep_forever()
+
+    gateway = ScriptedGateway(answer)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(Broken)
+    assert not caught.group_contains(RuntimeError)
+
+
 async def test_the_call_of_a_handler_that_raised_is_hung_up_though_the_connection_is_lost(
     autojump_clock: MockClock,
 ) -> None:
