@@ -30,7 +30,7 @@ class Placing:
 
     def __init__(self, command: Callable[[], Awaitable[Any]], named: Callable[[str], None]) -> None:
         #: There was a reply, and it was no refusal.
-        self.is_answered = False
+        self.is_answered: bool = False
         self._command = command
         self._named = named
         self._scope = trio.CancelScope()
