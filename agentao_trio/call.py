@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -27,12 +27,11 @@ from agentao_trio.audio import Codec, estimate_mos
 from agentao_trio.audio_frames import AudioFields
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.call_audio import CallAudio
-from agentao_trio.call_control import CallControl, CallPort
+from agentao_trio.call_control import CallControl, CallPort, before
 from agentao_trio.callstate import CallState, Command, Verdict, check
 from agentao_trio.causes import q850_name
 from agentao_trio.chronicle import over, quality
 from agentao_trio.errors import (
-    AgentaoError,
     CallAnswerFailed,
     CallEnded,
     CallError,
@@ -435,27 +434,3 @@ class ActiveCall(CallAudio, CallControl):
         self._deliver_failure(error)
         self._port.retire(self)
         return error
-
-
-async def before(event: trio.Event, command: Callable[[], Awaitable[Any]], *, grace: float = 0.0) -> Any:
-    """Await ``command()``, but no longer than ``grace`` seconds after ``event``; None where the event came first.
-
-    Gateways need not answer a command whose effect is told by events (PROTOCOL section 3).
-    """
-    reply: Any = None
-    failure: AgentaoError | None = None
-    async with trio.open_nursery() as nursery:
-
-        async def watch() -> None:
-            await event.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + grace
-
-        nursery.start_soon(watch)
-        try:
-            reply = await command()
-        except AgentaoError as error:
-            failure = error  # carried out of the nursery, which would wrap it in a group
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return reply

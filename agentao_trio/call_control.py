@@ -27,6 +27,7 @@ from agentao_trio.callstate import CallState, Command
 from agentao_trio.causes import NO_ANSWER
 from agentao_trio.dialplan import check_arguments
 from agentao_trio.errors import (
+    AgentaoError,
     CallConnectFailed,
     CallEnded,
     CallError,
@@ -40,7 +41,7 @@ from agentao_trio.media import Uplink, UplinkStream
 from agentao_trio.messages import DialplanAction, MethodId
 from agentao_trio.pacing import PacketClock
 
-__all__ = ["CallControl", "CallPort"]
+__all__ = ["CallControl", "CallPort", "before"]
 
 
 class CallPort(Protocol):
@@ -222,7 +223,7 @@ class CallControl(abc.ABC):
 
     async def _join(self, leg: Self, ring_time_seconds: float) -> None:
         with trio.move_on_after(ring_time_seconds) as ringing:
-            await _first_of(leg._answered, self._over)
+            await before(self._over, leg._answered.wait)
         if ringing.cancelled_caught:
             raise CallConnectFailed(
                 f"nobody answered within {ring_time_seconds:g} s", call_sid=self.call_sid, q850_cause=NO_ANSWER
@@ -250,7 +251,7 @@ class CallControl(abc.ABC):
         """A conference ends with either of its calls: with the leg alone, or with all of it."""
         leg = self._leg
         assert leg is not None
-        await _first_of(self._over, leg._over)
+        await before(self._over, leg._over.wait)
         self._leg = None
         self._uplink.outlets = (self._uplink,)
         if self._state is CallState.CONNECTED:
@@ -316,13 +317,25 @@ class CallControl(abc.ABC):
             await leg.hangup()
 
 
-async def _first_of(*events: trio.Event) -> None:
-    """Wait until one of ``events`` is set."""
+async def before(event: trio.Event, command: Callable[[], Awaitable[Any]], *, grace: float = 0.0) -> Any:
+    """Await ``command()``, but no longer than ``grace`` seconds after ``event``; None where the event came first.
+
+    Gateways need not answer a command whose effect is told by events (PROTOCOL section 3).
+    """
+    reply: Any = None
+    failure: AgentaoError | None = None
     async with trio.open_nursery() as nursery:
 
-        async def wait(event: trio.Event) -> None:
+        async def watch() -> None:
             await event.wait()
-            nursery.cancel_scope.cancel()
+            nursery.cancel_scope.deadline = trio.current_time() + grace
 
-        for event in events:
-            nursery.start_soon(wait, event)
+        nursery.start_soon(watch)
+        try:
+            reply = await command()
+        except AgentaoError as error:
+            failure = error  # carried out of the nursery, which would wrap it in a group
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return reply

@@ -27,7 +27,8 @@ import trio
 from agentao_trio import convert, dialplan, messages
 from agentao_trio.audio import Codec
 from agentao_trio.broadcast import Subscription
-from agentao_trio.call import ActiveCall, before
+from agentao_trio.call import ActiveCall
+from agentao_trio.call_control import before
 from agentao_trio.chronicle import Chronicle
 from agentao_trio.commands import Commands, Observer
 from agentao_trio.errors import (
@@ -269,9 +270,7 @@ class Session(Commands):
                 method="Originate",
             )
         finally:
-            if (
-                taken_on or self._link.connection is None
-            ):  # where there is none, it is not sent, or will not be answered
+            if taken_on or self._link.connection is None:  # without one it is not sent, or will not be answered
                 placing.abandon()
             if not taken_on:
                 call._deliver_failure(CallEnded("the call was given up before it began", call_sid=call.call_sid))
