@@ -320,7 +320,8 @@ class CallControl(abc.ABC):
 async def before(event: trio.Event, command: Callable[[], Awaitable[Any]], *, grace: float = 0.0) -> Any:
     """Await ``command()``, but no longer than ``grace`` seconds after ``event``; None where the event came first.
 
-    Gateways need not answer a command whose effect is told by events (PROTOCOL section 3).
+    Gateways need not answer a command whose effect is told by events (PROTOCOL section 3). Raises what the command
+    raises; where this is cancelled, so is the command.
     """
     reply: Any = None
     failure: AgentaoError | None = None
