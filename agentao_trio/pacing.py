@@ -12,7 +12,8 @@ at a time come to share the deadline of the last. At a deadline the clock
 2. flushes: after the first few, after as many again, then after twice as many and so on, and at the end. So the first
    packets are on their way while the last are being written, at the price of a handful of flushes.
 
-Members are functions and not tasks: to wake a task costs as much as to write a packet.
+Members are functions and not tasks: to wake a task costs as much as to write a packet. Who keeps the program busy for
+longer than a packet may be late asks in between whether somebody is due (:meth:`PacketClock.catch_up`).
 
 Deadlines are computed from the origin and never from "now", so nothing drifts. A tick that is late by less than a
 period still releases its members, which then meet their next deadline on time. What lies further back is skipped and
@@ -110,6 +111,13 @@ class PacketClock:
         #: The time in seconds, as trio tells it, for those who ask with every packet: without trio's two detours.
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._step = period / phases
+        # Tick k is due at origin + k * step. The last one that was handled; the next one that has members; how many are
+        # handled together; and when that is due, infinity while nobody but the walk itself may release anybody.
+        self._origin = 0.0
+        self._tick = 0
+        self._upcoming: float = math.inf
+        self._stride = 1
+        self._due_at = math.inf
         # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
         self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
         self._alarm: Alarm | None = None
@@ -125,7 +133,7 @@ class PacketClock:
         """Become a member of the phase that has the fewest, far from the others where there is a choice.
 
         ``on_slot`` is called in each of its slots with the slot's deadline, in seconds of trio's clock. It may write
-        one packet, join and leave; what it raises leaves :meth:`run`.
+        one packet, join and leave; what it raises leaves :meth:`run` or :meth:`catch_up`.
         """
         members = self._emptiest_phase()
         slot = Slot(members, on_slot, self.now())
@@ -154,43 +162,59 @@ class PacketClock:
                 await self._walk(alarm)
             finally:
                 self._alarm = None
+                self._due_at = math.inf
 
     async def _walk(self, alarm: Alarm) -> None:
-        origin = trio.current_time()
-        tick = 0  # the last tick that was handled; tick k is due at origin + k * step
+        self._origin, self._tick = trio.current_time(), 0
         while True:
-            stride = self._phases_together()
-            upcoming = self._next_with_members(tick, stride)
-            await alarm.wait_until(origin + upcoming * self._step)
-            due = self._ticks_due(origin, stride)
-            if due < upcoming:
-                continue  # somebody joined, maybe a phase that comes earlier
-            if trio.current_time() - (origin + upcoming * self._step) > _BEHIND:
+            self._look_ahead()
+            await alarm.wait_until(self._due_at)
+            if self.now() - self._due_at > _BEHIND:
                 # The program is too busy. What has arrived goes first: acknowledgements make room for what is written
                 # now, and without them it would be shed. In the second batch every reader has had its turn.
+                self._due_at = math.inf
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
-                due = self._ticks_due(origin, stride)
-            first = max(tick + 1, due - len(self._phases) + 1)
-            self._skip(range(tick + 1, first), origin)
-            for shared in range(-(-first // stride) * stride, due + 1, stride):
-                self._release(range(max(first, shared - stride + 1), shared + 1), origin + shared * self._step)
-            tick = due
-            self._flush()
+            self._release_due()
+
+    def catch_up(self) -> bool:
+        """Release whoever is due, and flush, without waiting for :meth:`run` to have its turn; whether somebody was.
+
+        Nobody is while :meth:`run` does not run.
+        """
+        if self.now() < self._due_at:
+            return False
+        self._due_at = math.inf  # nobody comes in between
+        self._release_due()
+        self._look_ahead()
+        return True
+
+    def _release_due(self) -> None:
+        stride, due = self._stride, self._ticks_due()
+        if due < self._upcoming:
+            return  # somebody joined, maybe a phase that comes earlier; or they have been released
+        first = max(self._tick + 1, due - len(self._phases) + 1)
+        self._skip(range(self._tick + 1, first))
+        self._tick = due
+        for shared in range(-(-first // stride) * stride, due + 1, stride):
+            self._release(range(max(first, shared - stride + 1), shared + 1), self._origin + shared * self._step)
+        self._flush()
 
     def _phases_together(self) -> int:
         """How many phases share a deadline: those up to the next tick whose number is a multiple of this."""
         return max(1, len(self._phases) // _SHARED_DEADLINES) if sum(map(len, self._phases)) > _CROWD else 1
 
-    def _next_with_members(self, tick: int, stride: int) -> float:
-        """The tick at which the next phase after ``tick`` that has members is due; infinity while nobody is one."""
-        ticks = range(tick + 1, tick + 1 + len(self._phases))
+    def _look_ahead(self) -> None:
+        """Find the next tick at which a phase that has members is due; there is none while nobody is one."""
+        self._stride = stride = self._phases_together()
+        ticks = range(self._tick + 1, self._tick + 1 + len(self._phases))
         upcoming = next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
-        return math.ceil(upcoming / stride) * stride if upcoming < math.inf else upcoming
+        self._upcoming = math.ceil(upcoming / stride) * stride if upcoming < math.inf else upcoming
+        self._due_at = self._origin + self._upcoming * self._step
 
-    def _ticks_due(self, origin: float, stride: int) -> int:
+    def _ticks_due(self) -> int:
         # A deadline computed as origin + k * step may come back as k - 1e-16 steps.
-        return math.floor((trio.current_time() - origin) / self._step + 1e-6) // stride * stride
+        return math.floor((self.now() - self._origin) / self._step + 1e-6) // self._stride * self._stride
 
     def _release(self, ticks: range, deadline: float) -> None:
         # Who has joined after the deadline is not late for it.
@@ -199,7 +223,7 @@ class PacketClock:
         if not members:
             return
         self._ticks += 1
-        self._lateness.add(max(0.0, trio.current_time() - deadline))
+        self._lateness.add(max(0.0, self.now() - deadline))
         flush_at = _FIRST_BURST
         for count, slot in enumerate(members):
             if count == flush_at:
@@ -208,12 +232,12 @@ class PacketClock:
             if slot in slot._members:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
 
-    def _skip(self, ticks: range, origin: float) -> None:
+    def _skip(self, ticks: range) -> None:
         # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.
         count = len(self._phases)
         for index, members in enumerate(self._phases):
             for slot in members:
-                start = max(ticks.start, math.ceil((slot._joined_at - origin) / self._step - 1e-6))
+                start = max(ticks.start, math.ceil((slot._joined_at - self._origin) / self._step - 1e-6))
                 missed = len(range(start + (index - start) % count, ticks.stop, count))
                 slot.skipped += missed
                 self._slots_skipped += missed

@@ -556,6 +556,7 @@ async def open_session(
             settings=transport or TransportSettings(),
             socket=socket,
             timeout=patience,
+            meanwhile=session.clock.catch_up,
         )
 
     with contextlib.suppress(ImportError):

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket as stdlib_socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TextIO
 from urllib.parse import urlsplit
 
@@ -89,6 +89,7 @@ async def open_connection(
     socket: DatagramSocket | None = None,
     settings: TransportSettings | None = None,
     timeout: float = 10.0,  # noqa: ASYNC109 - shared out among the addresses, and named in the error
+    meanwhile: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Connection]:
     """Connect to a QUIC server and verify who it is; leaving the block closes the connection with code 0.
 
@@ -96,11 +97,15 @@ async def open_connection(
     about is one :class:`ConnectError`. A later loss is not raised by the block itself but by what is done with the
     connection. When the block is cancelled, or fails, the connection is still closed in order, within
     ``settings.close_timeout``.
+
+    ``meanwhile`` is called between the datagrams of a burst, by who has to be punctual and would otherwise wait for
+    its end; it must not wait, and tells whether it did anything. Not so where the burst before left something behind:
+    what has arrived then goes first.
     """
     tls = ClientTLS() if tls is None else tls
     settings = TransportSettings() if settings is None else settings
     with contextlib.ExitStack() as resources, leaving_bare():
-        attempt = _Attempt(host, port, tls, settings, socket, trio.current_time() + timeout, resources)
+        attempt = _Attempt(host, port, tls, settings, socket, trio.current_time() + timeout, resources, meanwhile)
         async with trio.open_nursery() as nursery:
             connection = await attempt.connect(nursery)
             try:
@@ -112,21 +117,27 @@ async def open_connection(
 class _ClientSide:
     """A connection and the socket it has to itself."""
 
-    def __init__(self, socket: DatagramSocket) -> None:
+    def __init__(self, socket: DatagramSocket, meanwhile: Callable[[], bool]) -> None:
         self._socket = socket
+        self._meanwhile = meanwhile
+        self._is_behind = False  # the latest burst has left something behind
         self.connection: Connection
 
     def poll(self) -> None:
         now = trio.current_time()
+        has_time, self._is_behind = not self._is_behind, True  # until the socket is empty
         for _ in range(BURST):
             try:
                 datagram, source = self._socket.receive()
             except BlockingIOError:
+                self._is_behind = False
                 break
             except OSError as error:
                 self.connection._path_failed(error)
             else:
                 self.connection._receive(datagram, source, now)
+                if has_time and self._meanwhile():
+                    now = trio.current_time()
         self.connection._pump()
 
     @trio.lowlevel.enable_ki_protection
@@ -155,6 +166,7 @@ class _Attempt:
     _socket: DatagramSocket | None
     _deadline: float
     _resources: contextlib.ExitStack
+    _meanwhile: Callable[[], bool]
 
     @property
     def _where(self) -> str:
@@ -226,7 +238,7 @@ class _Attempt:
             socket = self._socket if self._socket is not None else self._open_socket(family, address)
         except OSError as error:
             raise _Unreachable(self._path_verdict(error, address)) from error
-        side = _ClientSide(socket)
+        side = _ClientSide(socket, self._meanwhile)
         engine = new_engine(self._settings, configuration)
         connection = side.connection = Connection(
             engine, socket, self._settings, poll=side.poll, handshake_timeout=patience

@@ -1275,6 +1275,71 @@ async def test_a_connection_leaves_a_qlog_where_it_is_told_to(
     assert all(trace["traces"][0]["events"] for trace in traces)
 
 
+# -- who has to be punctual -----------------------------------------------------------------------------------------
+
+
+async def test_who_has_to_be_punctual_is_asked_after_every_datagram_of_a_burst(autojump_clock: MockClock) -> None:
+    """But not where the burst before it left something behind: that is read first."""
+    received = 0
+    asked: list[int] = []
+
+    def meanwhile() -> bool:
+        asked.append(received)
+        return False
+
+    def on_data(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+
+    async with connected(MemoryNetwork(), meanwhile=meanwhile) as pair, trio.open_nursery() as nursery:
+        sender = await pair.server.open_uni()
+        sender.write(b"x")
+        stream = await pair.client.accept()
+        assert isinstance(stream, ReceiveStream)
+        nursery.start_soon(stream.receive_each, on_data)
+        for datagrams, in_time in ((12, 12), (150, 64), (12, 12)):
+            await trio.sleep(0.5)
+            received = 0
+            asked.clear()
+            for _ in range(datagrams):
+                sender.write(b"x")
+                pair.server.flush()
+                autojump_clock.jump(0.001)  # the whole program stands still
+            await trio.sleep(0.5)
+            assert received == datagrams
+            assert asked[:in_time] == list(range(1, in_time + 1))
+            assert set(asked[in_time:]) <= {datagrams}  # what else came afterwards
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_time_that_is_spent_meanwhile_is_not_lost_on_the_rest_of_the_burst(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A packet that was sent meanwhile would be acknowledged before it was sent."""
+
+    def meanwhile() -> bool:
+        autojump_clock.jump(0.010)
+        return True
+
+    times: list[tuple[float, float]] = []
+    async with connected(MemoryNetwork(), meanwhile=meanwhile) as pair:
+        receive = pair.client._receive
+
+        def spy(datagram: bytes, source: Address, now: float) -> None:
+            times.append((now, trio.current_time()))
+            receive(datagram, source, now)
+
+        monkeypatch.setattr(pair.client, "_receive", spy)
+        sender = await pair.server.open_uni()
+        for _ in range(20):
+            sender.write(b"x")
+            pair.server.flush()
+            autojump_clock.jump(0.001)
+        await trio.sleep(0.5)
+    assert len(times) >= 20
+    assert all(told == real for told, real in times)
+
+
 # -- speed and determinism ------------------------------------------------------------------------------------------
 
 

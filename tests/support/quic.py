@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,12 +69,13 @@ async def connected(
     *,
     settings: TransportSettings | None = None,
     server_settings: TransportSettings | None = None,
+    meanwhile: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Pair]:
     """A connected pair on an in-memory network, for virtual time."""
     network = network or MemoryNetwork(delay=0.010)
     socket = network.socket()
     async with (
         open_listener(network.socket((HOST, PORT)), tls=server_tls(), settings=server_settings or settings) as listener,
-        open_connection(HOST, PORT, tls=client_tls(), socket=socket, settings=settings) as client,
+        open_connection(HOST, PORT, tls=client_tls(), socket=socket, settings=settings, meanwhile=meanwhile) as client,
     ):
         yield Pair(client, await listener.accept(), network, socket, listener)

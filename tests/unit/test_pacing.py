@@ -6,6 +6,9 @@ import itertools
 
 import pytest
 import trio
+import trio.lowlevel
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
@@ -280,6 +283,103 @@ async def test_slots_are_counted_from_when_a_member_joined(
         await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     assert 48 <= late.skipped <= 50
+
+
+async def test_who_keeps_the_program_busy_lets_the_clock_catch_up_in_between(autojump_clock: MockClock) -> None:
+    log = Log()
+    clock = PacketClock(lambda: log.add("flush"), phases=2)
+    members = [Member(clock, log, "packet", 100) for _ in range(2)]  # at 10, 20, 30 and so on
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        await trio.sleep(0.015)
+        caught_up = []
+        for _ in range(8):  # busy from 15 to 47, in steps of 4
+            autojump_clock.jump(0.004)
+            caught_up.append(clock.catch_up())
+        assert log.times("packet") == [10, 23, 31, 43]
+        assert log.times("flush") == log.times("packet")
+        assert [15 + 4 * step for step, did in enumerate(caught_up, 1) if did] == [23, 31, 43]
+        await trio.sleep(0.02)
+        assert log.times("packet") == [10, 23, 31, 43, 50, 60]  # the walk goes on, and repeats nothing
+        nursery.cancel_scope.cancel()
+    assert [member.slot.skipped for member in members] == [0, 0]
+
+
+async def test_nobody_catches_up_with_a_clock_that_does_not_run(autojump_clock: MockClock) -> None:
+    log = Log()
+    clock = PacketClock(lambda: None, phases=1)
+    Member(clock, log, "packet", 100)
+    autojump_clock.jump(1)
+    assert not clock.catch_up()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+    autojump_clock.jump(1)
+    assert not clock.catch_up()
+    assert log.times("packet") == [1020, 1040]
+
+
+async def test_what_has_arrived_goes_first_when_the_clock_itself_is_late(autojump_clock: MockClock) -> None:
+    """Its acknowledgements make room for what is written: nobody catches up until the readers had their turn."""
+    log = Log()
+    clock = PacketClock(lambda: None, phases=1)
+    Member(clock, log, "packet", 100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run)
+        await trio.sleep(0.015)
+
+        async def read() -> None:
+            log.add("read")
+            assert not clock.catch_up()
+
+        autojump_clock.jump(0.03)
+        await trio.lowlevel.checkpoint()  # the clock has woken, late
+        nursery.start_soon(read)
+        await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    assert log.entries == [("read", 45), ("packet", 45)]
+
+
+@given(
+    members=st.integers(1, 30),
+    phases=st.sampled_from([1, 4, 20]),
+    steps=st.lists(st.tuples(st.sampled_from(["work", "sleep"]), st.integers(1, 30)), max_size=30),
+)
+def test_catching_up_changes_who_calls_and_nothing_else(
+    members: int, phases: int, steps: list[tuple[str, int]]
+) -> None:
+    """Against a naive model: a member is called in the first of its slots it can be, and never twice for one."""
+
+    async def main() -> None:
+        clock = PacketClock(lambda: None, phases=phases)
+        mock = trio.lowlevel.current_clock()
+        assert isinstance(mock, MockClock)
+        deadlines: list[list[float]] = [[] for _ in range(members)]
+        slots = [clock.join(each.append) for each in deadlines]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clock.run)
+            await trio.lowlevel.checkpoint()
+            origin = trio.current_time()
+            await trio.sleep(0.00025)  # beside every deadline, so that it is clear what is due
+            for what, milliseconds in steps:
+                if what == "sleep":
+                    await trio.sleep(milliseconds / 1000)
+                else:
+                    mock.jump(milliseconds / 1000)
+                    clock.catch_up()
+            await trio.sleep(0.04)
+            elapsed = trio.current_time() - origin
+            nursery.cancel_scope.cancel()
+        for member, (mine, slot) in enumerate(zip(deadlines, slots, strict=True)):
+            passed = [round((each - origin) / PACKET_INTERVAL * phases, 3) for each in mine]
+            phase = passed[0] % phases
+            assert all(each % phases == phase for each in passed), member
+            assert passed == sorted(set(passed))
+            due = sum(1 for each in range(1, int(elapsed / PACKET_INTERVAL * phases) + 1) if each % phases == phase)
+            assert len(mine) + slot.skipped == due
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 async def test_what_a_member_raises_leaves_the_clock(autojump_clock: MockClock) -> None:
