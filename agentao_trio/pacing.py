@@ -112,7 +112,7 @@ class PacketClock:
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._step = period / phases
         # Tick k is due at origin + k * step. The last one that was handled; the next one that has members; how many are
-        # handled together; and when that is due, infinity while nobody but the walk itself may release anybody.
+        # handled together; and when others than the walk may release its members.
         self._origin = 0.0
         self._tick = 0
         self._upcoming: float = math.inf
@@ -166,10 +166,16 @@ class PacketClock:
 
     async def _walk(self, alarm: Alarm) -> None:
         self._origin, self._tick = trio.current_time(), 0
+        is_behind = False
         while True:
             self._look_ahead()
-            await alarm.wait_until(self._due_at)
-            if self.now() - self._due_at > _BEHIND:
+            deadline = self._origin + self._upcoming * self._step
+            self._due_at = math.inf if is_behind else deadline
+            await alarm.wait_until(deadline)
+            if self._tick >= self._upcoming:
+                continue  # somebody else has released them
+            is_behind = self.now() - deadline > _BEHIND
+            if is_behind:
                 # The program is too busy. What has arrived goes first: acknowledgements make room for what is written
                 # now, and without them it would be shed. In the second batch every reader has had its turn.
                 self._due_at = math.inf
@@ -180,19 +186,18 @@ class PacketClock:
     def catch_up(self) -> bool:
         """Release whoever is due, and flush, without waiting for :meth:`run` to have its turn; whether somebody was.
 
-        Nobody is while :meth:`run` does not run.
+        Once, until :meth:`run` had its turn, and not where that was late itself: whoever calls this is in the way then.
         """
         if self.now() < self._due_at:
             return False
-        self._due_at = math.inf  # nobody comes in between
+        self._due_at = math.inf
         self._release_due()
-        self._look_ahead()
         return True
 
     def _release_due(self) -> None:
         stride, due = self._stride, self._ticks_due()
         if due < self._upcoming:
-            return  # somebody joined, maybe a phase that comes earlier; or they have been released
+            return  # somebody joined, maybe a phase that comes earlier
         first = max(self._tick + 1, due - len(self._phases) + 1)
         self._skip(range(self._tick + 1, first))
         self._tick = due
@@ -210,7 +215,6 @@ class PacketClock:
         ticks = range(self._tick + 1, self._tick + 1 + len(self._phases))
         upcoming = next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
         self._upcoming = math.ceil(upcoming / stride) * stride if upcoming < math.inf else upcoming
-        self._due_at = self._origin + self._upcoming * self._step
 
     def _ticks_due(self) -> int:
         # A deadline computed as origin + k * step may come back as k - 1e-16 steps.

@@ -99,8 +99,7 @@ async def open_connection(
     ``settings.close_timeout``.
 
     ``meanwhile`` is called between the datagrams of a burst, by who has to be punctual and would otherwise wait for
-    its end; it must not wait, and tells whether it did anything. Not so where the burst before left something behind:
-    what has arrived then goes first.
+    its end; it must not wait, and tells whether it did anything.
     """
     tls = ClientTLS() if tls is None else tls
     settings = TransportSettings() if settings is None else settings
@@ -120,23 +119,20 @@ class _ClientSide:
     def __init__(self, socket: DatagramSocket, meanwhile: Callable[[], bool]) -> None:
         self._socket = socket
         self._meanwhile = meanwhile
-        self._is_behind = False  # the latest burst has left something behind
         self.connection: Connection
 
     def poll(self) -> None:
         now = trio.current_time()
-        has_time, self._is_behind = not self._is_behind, True  # until the socket is empty
         for _ in range(BURST):
             try:
                 datagram, source = self._socket.receive()
             except BlockingIOError:
-                self._is_behind = False
                 break
             except OSError as error:
                 self.connection._path_failed(error)
             else:
                 self.connection._receive(datagram, source, now)
-                if has_time and self._meanwhile():
+                if self._meanwhile():
                     now = trio.current_time()
         self.connection._pump()
 
