@@ -54,9 +54,9 @@ async def serve(
     call is hung up when its handler returns. A handler that raises is logged, and only its call ends; with
     ``handler_errors="raise"`` it ends this function. At most ``max_calls`` calls run at a time, further ones are
     refused. With a ``claim``, such as that of a :class:`~agentao_trio.fleet.Fleet`, workers share the calls: one that
-    is not ours, or beyond ``max_calls``, is left to others. ``options`` are those of :func:`open_session`, whose errors
-    are raised. ``task_status`` hands out the session once it is up. Runs until cancelled; the calls in progress then
-    have ``drain`` seconds to finish before they are hung up.
+    is not ours, or beyond ``max_calls``, or whose claim raises, is left to others. ``options`` are those of
+    :func:`open_session`, whose errors are raised. ``task_status`` hands out the session once it is up. Runs until
+    cancelled; the calls in progress then have ``drain`` seconds to finish before they are hung up.
     """
 
     async def hold(session: Session, call: ActiveCall) -> None:
@@ -134,10 +134,18 @@ class _Intake:
             self._released.unpark_all()
 
     async def _run_if_ours(self, claim: Claim, call: ActiveCall) -> None:
-        async with claim(call, self._has_room) as ours:
-            if ours:
-                self._held.add(call.call_sid)
-                await self._run(call)
+        ours = False
+
+        def failed(event: ClientEvent, error: Exception) -> None:
+            if not ours:
+                call.release()  # before it is hung up for the failure: another may have taken it
+            self._session.handler_failed(call, event, error)
+
+        with contained(ClientEvent.INCOMING_CALL, failed):
+            async with claim(call, self._has_room) as ours:
+                if ours:
+                    self._held.add(call.call_sid)
+                    await self._run(call)
         if not ours:
             call.release()
 

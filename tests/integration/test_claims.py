@@ -82,6 +82,38 @@ async def test_what_is_beyond_max_calls_is_left_to_others(autojump_clock: MockCl
         nursery.cancel_scope.cancel()
 
 
+async def test_a_call_whose_claim_raises_is_left_to_others_and_the_rest_goes_on(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = Claims(lambda call: call.trunk_id == "main" or 1 // 0 == 0)
+    async with telephone_network() as (gateway, options), trio.open_nursery() as nursery:
+        both = {**options(), "trunks": ["main", "broken"]}
+        session: Session = await nursery.start(partial(serve, hold, ENDPOINT, claim=claims.claim, **both))
+        ours, theirs = (gateway.place_inbound_call(trunk_id=trunk) for trunk in ("main", "broken"))
+        await trio.sleep(1)
+        assert list(session.calls) == [ours]
+        assert session.statistics().handler_failures == 1
+        assert "ZeroDivisionError" in caplog.text
+        async with open_session(ENDPOINT, **{**options(), "trunks": ["broken"]}) as other:
+            left = await anext(other.incoming())
+            assert left.call_sid == theirs
+            await left.answer()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_claim_that_raises_ends_a_server_that_is_to_raise(autojump_clock: MockClock) -> None:
+    claims = Claims(lambda call: 1 // 0 == 0)
+    async with telephone_network() as (gateway, options), trio.open_nursery() as nursery:
+
+        async def place() -> None:
+            await trio.sleep(0.5)
+            gateway.place_inbound_call(trunk_id="main")
+
+        nursery.start_soon(place)
+        with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+            await serve(hold, ENDPOINT, claim=claims.claim, handler_errors="raise", **options())
+
+
 async def test_a_server_that_is_ended_leaves_alone_what_it_has_not_taken(autojump_clock: MockClock) -> None:
     """Another may be talking to it by now."""
     asked = trio.Event()
