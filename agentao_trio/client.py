@@ -135,19 +135,15 @@ class _Intake:
 
     async def _run_if_ours(self, claim: Claim, call: ActiveCall) -> None:
         ours = False
-
-        def failed(event: ClientEvent, error: Exception) -> None:
-            if not ours:
-                call.release()  # before it is hung up for the failure: another may have taken it
-            self._session.handler_failed(call, event, error)
-
-        with contained(ClientEvent.INCOMING_CALL, failed):
-            async with claim(call, self._has_room) as ours:
-                if ours:
-                    self._held.add(call.call_sid)
-                    await self._run(call)
-        if not ours:
-            call.release()
+        with contained(ClientEvent.INCOMING_CALL, functools.partial(self._session.handler_failed, call)):
+            try:
+                async with claim(call, self._has_room) as ours:
+                    if ours:
+                        self._held.add(call.call_sid)
+                        await self._run(call)
+            finally:
+                if not ours:
+                    call.release()  # another may have taken it: a claim that fails must not have it hung up
 
 
 async def _refuse(call: ActiveCall) -> None:

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import trio
-import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
