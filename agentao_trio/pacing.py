@@ -12,8 +12,12 @@ at a time come to share the deadline of the last. At a deadline the clock
 2. flushes: after the first few, after as many again, then after twice as many and so on, and at the end. So the first
    packets are on their way while the last are being written, at the price of a handful of flushes.
 
-Members are functions and not tasks: to wake a task costs as much as to write a packet. Who keeps the program busy for
-longer than a packet may be late asks in between whether somebody is due (:meth:`PacketClock.catch_up`).
+Members are functions and not tasks: to wake a task costs as much as to write a packet.
+
+Packets that are due and datagrams that have arrived compete for the program, and the earliest deadline goes first: of a
+packet its slot, of what has arrived a period after all was last read. Whoever reads a burst therefore asks between two
+datagrams whether somebody is due (:meth:`PacketClock.catch_up`). In a busy program packets leave in time and what
+arrives waits a little; in one that has too much to do both are late, and neither starves.
 
 Deadlines are computed from the origin and never from "now", so nothing drifts. A tick that is late by less than a
 period still releases its members, which then meet their next deadline on time. What lies further back is skipped and
@@ -75,7 +79,7 @@ class ClockStatistics:
 _CROWD, _SHARED_DEADLINES = 100, 4
 #: Packets of a deadline that are written before the first flush: two datagrams' worth of them.
 _FIRST_BURST = 8
-#: Seconds after a deadline from which the clock is behind.
+#: Seconds after a deadline from which it is asked whether what has arrived goes first.
 _BEHIND = 0.002
 
 
@@ -112,12 +116,15 @@ class PacketClock:
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._step = period / phases
         # Tick k is due at origin + k * step. The last one that was handled; the next one that has members; how many are
-        # handled together; and when others than the walk may release its members.
+        # handled together; and the deadline of that.
         self._origin = 0.0
         self._tick = 0
         self._upcoming: float = math.inf
         self._stride = 1
         self._due_at = math.inf
+        # Until when what has arrived can wait.
+        self._patience = period
+        self._read_by = -math.inf
         # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
         self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
         self._alarm: Alarm | None = None
@@ -139,6 +146,7 @@ class PacketClock:
         slot = Slot(members, on_slot, self.now())
         members[slot] = None
         if self._alarm is not None:
+            self._look_ahead()
             self._alarm.ring()
         return slot
 
@@ -166,31 +174,25 @@ class PacketClock:
 
     async def _walk(self, alarm: Alarm) -> None:
         self._origin, self._tick = trio.current_time(), 0
-        is_behind = False
+        self._look_ahead()
         while True:
-            self._look_ahead()
-            deadline = self._origin + self._upcoming * self._step
-            self._due_at = math.inf if is_behind else deadline
-            await alarm.wait_until(deadline)
-            if self._tick >= self._upcoming:
-                continue  # somebody else has released them
-            is_behind = self.now() - deadline > _BEHIND
-            if is_behind:
-                # The program is too busy. What has arrived goes first: acknowledgements make room for what is written
-                # now, and without them it would be shed. In the second batch every reader has had its turn.
-                self._due_at = math.inf
+            await alarm.wait_until(self._due_at)
+            if self._read_by < self._due_at < self.now() - _BEHIND:
+                # Acknowledgements make room for what is written now, and without them it would be shed. In the second
+                # batch every reader has had its turn.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
             self._release_due()
 
-    def catch_up(self) -> bool:
-        """Release whoever is due, and flush, without waiting for :meth:`run` to have its turn; whether somebody was.
+    def catch_up(self, all_read_at: float) -> bool:
+        """Release whoever is due, and flush, unless what has arrived is more urgent; whether anybody was released.
 
-        Once, until :meth:`run` had its turn, and not where that was late itself: whoever calls this is in the way then.
+        For those who read, between two datagrams. ``all_read_at`` is when there was nothing left to read, in seconds
+        of trio's clock.
         """
-        if self.now() < self._due_at:
+        self._read_by = all_read_at + self._patience
+        if self.now() < self._due_at or self._read_by < self._due_at:
             return False
-        self._due_at = math.inf
         self._release_due()
         return True
 
@@ -204,6 +206,7 @@ class PacketClock:
         for shared in range(-(-first // stride) * stride, due + 1, stride):
             self._release(range(max(first, shared - stride + 1), shared + 1), self._origin + shared * self._step)
         self._flush()
+        self._look_ahead()
 
     def _phases_together(self) -> int:
         """How many phases share a deadline: those up to the next tick whose number is a multiple of this."""
@@ -215,6 +218,7 @@ class PacketClock:
         ticks = range(self._tick + 1, self._tick + 1 + len(self._phases))
         upcoming = next((each for each in ticks if self._phases[each % len(self._phases)]), math.inf)
         self._upcoming = math.ceil(upcoming / stride) * stride if upcoming < math.inf else upcoming
+        self._due_at = self._origin + self._upcoming * self._step
 
     def _ticks_due(self) -> int:
         # A deadline computed as origin + k * step may come back as k - 1e-16 steps.

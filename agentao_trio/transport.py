@@ -89,7 +89,7 @@ async def open_connection(
     socket: DatagramSocket | None = None,
     settings: TransportSettings | None = None,
     timeout: float = 10.0,  # noqa: ASYNC109 - shared out among the addresses, and named in the error
-    meanwhile: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[float], bool] = lambda _: False,
 ) -> AsyncIterator[Connection]:
     """Connect to a QUIC server and verify who it is; leaving the block closes the connection with code 0.
 
@@ -98,8 +98,9 @@ async def open_connection(
     connection. When the block is cancelled, or fails, the connection is still closed in order, within
     ``settings.close_timeout``.
 
-    ``meanwhile`` is called between the datagrams of a burst, by who has to be punctual and would otherwise wait for
-    its end; it must not wait, and tells whether it did anything.
+    ``meanwhile`` is called between the datagrams of a burst, for who has to be punctual and would otherwise wait for
+    its end. It is told when there was nothing left to read (seconds of trio's clock); it must not wait, and tells
+    whether it did anything.
     """
     tls = ClientTLS() if tls is None else tls
     settings = TransportSettings() if settings is None else settings
@@ -116,9 +117,10 @@ async def open_connection(
 class _ClientSide:
     """A connection and the socket it has to itself."""
 
-    def __init__(self, socket: DatagramSocket, meanwhile: Callable[[], bool]) -> None:
+    def __init__(self, socket: DatagramSocket, meanwhile: Callable[[float], bool]) -> None:
         self._socket = socket
         self._meanwhile = meanwhile
+        self._all_read_at = trio.current_time()
         self.connection: Connection
 
     def poll(self) -> None:
@@ -127,12 +129,13 @@ class _ClientSide:
             try:
                 datagram, source = self._socket.receive()
             except BlockingIOError:
+                self._all_read_at = now
                 break
             except OSError as error:
                 self.connection._path_failed(error)
             else:
                 self.connection._receive(datagram, source, now)
-                if self._meanwhile():
+                if self._meanwhile(self._all_read_at):
                     now = trio.current_time()
         self.connection._pump()
 
@@ -162,7 +165,7 @@ class _Attempt:
     _socket: DatagramSocket | None
     _deadline: float
     _resources: contextlib.ExitStack
-    _meanwhile: Callable[[], bool]
+    _meanwhile: Callable[[float], bool]
 
     @property
     def _where(self) -> str:

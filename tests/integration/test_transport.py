@@ -1280,10 +1280,10 @@ async def test_a_connection_leaves_a_qlog_where_it_is_told_to(
 
 async def test_who_has_to_be_punctual_is_asked_after_every_datagram_of_a_burst(autojump_clock: MockClock) -> None:
     received = 0
-    asked: list[int] = []
+    asked: list[tuple[int, float]] = []
 
-    def meanwhile() -> bool:
-        asked.append(received)
+    def meanwhile(all_read_at: float) -> bool:
+        asked.append((received, all_read_at))
         return False
 
     def on_data(data: bytes) -> None:
@@ -1299,13 +1299,20 @@ async def test_who_has_to_be_punctual_is_asked_after_every_datagram_of_a_burst(a
         await trio.sleep(0.5)
         received = 0
         asked.clear()
+        began = trio.current_time()
         for _ in range(150):
             sender.write(b"x")
             pair.server.flush()
             autojump_clock.jump(0.001)  # the whole program stands still
+        stood_until = trio.current_time()
         await trio.sleep(0.5)
-        assert asked[:150] == list(range(1, 151))
-        assert set(asked[150:]) <= {150}  # what else came afterwards
+        assert [count for count, _ in asked[:150]] == list(range(1, 151))
+        assert {count for count, _ in asked[150:]} <= {150}  # what else came afterwards
+        # More than one turn's burst, and there was something left to read all the time.
+        assert all(when <= began for _, when in asked[:150])
+        sender.write(b"x")
+        await trio.sleep(0.5)
+        assert asked[-1][1] >= stood_until
         nursery.cancel_scope.cancel()
 
 
@@ -1314,7 +1321,7 @@ async def test_the_time_that_is_spent_meanwhile_is_not_lost_on_the_rest_of_the_b
 ) -> None:
     """A packet that was sent meanwhile would be acknowledged before it was sent."""
 
-    def meanwhile() -> bool:
+    def meanwhile(_: float) -> bool:
         autojump_clock.jump(0.010)
         return True
 

@@ -69,7 +69,7 @@ async def connected(
     *,
     settings: TransportSettings | None = None,
     server_settings: TransportSettings | None = None,
-    meanwhile: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[float], bool] = lambda _: False,
 ) -> AsyncIterator[Pair]:
     """A connected pair on an in-memory network, for virtual time."""
     network = network or MemoryNetwork(delay=0.010)
