@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import attrs
 import pytest
@@ -19,6 +20,7 @@ from agentao_trio import messages
 from agentao_trio.messages import AudioFrame, CallEvent, Message
 from benchmarks import codec, naive
 from benchmarks.__main__ import as_json, table_of
+from benchmarks.contest import STEPS, Contest, failed
 from benchmarks.engine import cost_per_frame
 from benchmarks.floor import measure_floor
 from benchmarks.formats import formats
@@ -171,3 +173,32 @@ def test_the_command_says_what_it_takes() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "--help"], capture_output=True, text=True, check=True)
     for option in ("--quick", "--json", "--plots", "--only"):
         assert option in done.stdout
+
+
+# -- the contest ------------------------------------------------------------------------------------------------------
+
+
+class Tryout(Contest):
+    """Clients that carry so many calls, and no more."""
+
+    def __init__(self, **most: int) -> None:
+        self.most = most
+
+    def talk(self, client: str, calls: int, seconds: float) -> Report:
+        report = failed(calls)
+        return report if calls > self.most[client] else attrs.evolve(report, missing=0, lateness_p99=0.001)
+
+
+def test_the_most_calls_are_found_for_clients_that_differ() -> None:
+    found = Tryout(good=400, bad=100, none=39).most_calls(("good", "bad", "none"), STEPS, 4.0, 12)
+    assert len(found) == 12
+    for most, tried in zip((400, 100), zip(*found, strict=True), strict=False):
+        within = max(step for step in STEPS if step <= most)
+        beyond = min(step for step in STEPS if step > most)
+        assert within <= median(tried) <= beyond
+        assert set(tried[2:]) == {within, beyond}
+    assert {turn[2] for turn in found} == {0}
+
+
+def test_who_carries_all_there_are_is_not_asked_for_more() -> None:
+    assert Tryout(best=9999).most_calls(("best",), STEPS, 4.0, 3) == [(STEPS[-1],)] * 3
