@@ -196,9 +196,8 @@ def test_the_most_calls_are_found_for_clients_that_differ() -> None:
         within = max(step for step in STEPS if step <= most)
         beyond = min(step for step in STEPS if step > most)
         assert within <= median(tried) <= beyond
-        assert set(tried[2:]) == {within, beyond}
     assert {turn[2] for turn in found} == {0}
 
 
 def test_who_carries_all_there_are_is_not_asked_for_more() -> None:
-    assert Tryout(best=9999).most_calls(("best",), STEPS, 4.0, 3) == [(STEPS[-1],)] * 3
+    assert Tryout(best=9999).most_calls(("best",), STEPS, 4.0, 9)[-1] == (STEPS[-1],)
