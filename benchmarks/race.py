@@ -28,7 +28,7 @@ class Ratio:
 def ratio_of(pairs: list[tuple[float, float]]) -> Ratio:
     """The ratio of measures that were taken in pairs."""
     ratios = [first / second for first, second in pairs]
-    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
     return Ratio(
         median=median(ratios),
         low=low,
