@@ -9,8 +9,7 @@ them: a packet then waits for few others, and is heard sooner. More calls cost m
 at a time come to share the deadline of the last. At a deadline the clock
 
 1. calls every member of the phase, which writes its packet there and then, and
-2. flushes: after the first few, after as many again, then after twice as many and so on, and at the end. So the first
-   packets are on their way while the last are being written, at the price of a handful of flushes.
+2. flushes, once.
 
 Members are functions and not tasks: to wake a task costs as much as to write a packet.
 
@@ -77,8 +76,6 @@ class ClockStatistics:
 
 #: Members beyond which phases share deadlines, and how many deadlines are left of a period then.
 _CROWD, _SHARED_DEADLINES = 100, 4
-#: Packets of a deadline that are written before the first flush: two datagrams' worth of them.
-_FIRST_BURST = 8
 #: Seconds after a deadline from which it is asked whether what has arrived goes first.
 _BEHIND = 0.002
 
@@ -104,7 +101,7 @@ class Slot:
 
 
 class PacketClock:
-    """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs at and after each.
+    """One grid of deadlines, ``period`` seconds per slot in ``phases`` phases; ``flush`` runs after each.
 
     ``flush`` must not raise. :meth:`run` is the clock's only task; it sleeps through phases that have no members, so
     that an idle session costs nothing.
@@ -201,7 +198,8 @@ class PacketClock:
         if due < self._upcoming:
             return  # somebody joined, maybe a phase that comes earlier
         first = max(self._tick + 1, due - len(self._phases) + 1)
-        self._skip(range(self._tick + 1, first))
+        if first > self._tick + 1:
+            self._skip(range(self._tick + 1, first))
         self._tick = due
         for shared in range(-(-first // stride) * stride, due + 1, stride):
             self._release(range(max(first, shared - stride + 1), shared + 1), self._origin + shared * self._step)
@@ -232,11 +230,7 @@ class PacketClock:
             return
         self._ticks += 1
         self._lateness.add(max(0.0, self.now() - deadline))
-        flush_at = _FIRST_BURST
-        for count, slot in enumerate(members):
-            if count == flush_at:
-                self._flush()
-                flush_at *= 2
+        for slot in members:
             if slot in slot._members:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
 
