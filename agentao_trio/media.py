@@ -272,16 +272,15 @@ class _Backlog:
         self._unacknowledged: deque[tuple[int, float]] = deque()
         self._round_trip = float("inf")  # the shortest seen
 
-    def wrote(self, size: int, now: float) -> None:
-        self._written += size
-        self._unacknowledged.append((self._written, now))
-
-    def is_gone(self, now: float) -> None:
-        """All that was written is acknowledged."""
-        if self._unacknowledged:
-            if (round_trip := now - self._unacknowledged[-1][1]) < self._round_trip:
+    def wrote(self, size: int, now: float, *, is_alone: bool) -> None:
+        """A packet was written; ``is_alone``: all before it has been acknowledged."""
+        waiting = self._unacknowledged
+        if is_alone and waiting:
+            if (round_trip := now - waiting[-1][1]) < self._round_trip:
                 self._round_trip = round_trip
-            self._unacknowledged.clear()
+            waiting.clear()
+        self._written += size
+        waiting.append((self._written, now))
 
     def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
         """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
@@ -374,18 +373,19 @@ class Uplink:
             self._raise_if_over()
             if self._packetizer is None or self._speech is None:
                 self._codec, self._packetizer, self._speech = codec, Packetizer(codec), SpeechConverter(codec)
-            packets = deque(self._packetizer.feed(self._speech.feed(data, rate)))
+            packets, queued = self._packetizer.feed(self._speech.feed(data, rate)), 0
             try:
-                while packets:
+                while queued < len(packets):
                     while (room := _LIMIT - len(self._queue)) <= 0:
                         await self._changed.park()
                         has_waited = True
                         self._raise_if_over()
                     if passage is not None and passage.stopped:
                         return
-                    self._enqueue([packets.popleft() for _ in range(min(room, len(packets)))], passage)
+                    self._enqueue(packets[queued : queued + room], passage)
+                    queued = min(queued + room, len(packets))
             finally:
-                self.counters.packets_cleared += len(packets)
+                self.counters.packets_cleared += len(packets) - queued
             if not has_waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
@@ -538,9 +538,8 @@ class Uplink:
         self._slot_time += PACKET_INTERVAL
         counters = self.counters
         stream = self._stream
-        if stream is not None and not stream.backlog:  # as nearly always
-            self._backlog.is_gone(self._slot_time)
-        else:
+        is_alone = stream is not None and not stream.backlog  # as nearly always
+        if not is_alone:
             stream = self._usable_stream(len(payload))
         if stream is None:
             counters.packets_shed += 1
@@ -553,7 +552,7 @@ class Uplink:
             self._stream = None
             counters.packets_shed += 1
             return False
-        self._backlog.wrote(len(frame), self._slot_time)
+        self._backlog.wrote(len(frame), self._slot_time, is_alone=is_alone)
         counters.packets_sent += 1
         counters.bytes_sent += len(payload)
         return True

@@ -28,7 +28,6 @@ MODULES = [
 
 #: Without a docstring, and why.
 SILENT = {
-    "Lateness.add": "its class says it",
 }
 #: Silent about cancellation, and why.
 UNCANCELLED = {
