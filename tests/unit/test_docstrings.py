@@ -27,8 +27,7 @@ MODULES = [
 ]
 
 #: Without a docstring, and why.
-SILENT = {
-}
+SILENT = {}
 #: Silent about cancellation, and why.
 UNCANCELLED = {
     "Connection.accept": "takes a stream without waiting, or waits and takes nothing",
