@@ -21,7 +21,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from benchmarks import naive
-from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
+from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
 
 ORIGINATE, STREAM_EVENTS, AUDIO = 1430677891, 959835745, 2991054320
 
@@ -125,7 +125,7 @@ async def run(client: Client, calls: int, seconds: float) -> Report:
     late, heard = lateness[:], echoes[:]
     for task in speaking:
         task.cancel()
-    await asyncio.sleep(DRAIN)
+    await asyncio.sleep(IN_TIME)
     sent, received = counts()
     for task in listening:
         task.cancel()

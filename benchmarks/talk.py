@@ -17,14 +17,14 @@ PACKET, PTIME = 160, 0.020
 WARM_UP = 1.0
 #: Seconds that an echo may take, during the talk and after its last packet. Who needs longer is falling behind: 150 ms
 #: is what one may hear late (ITU-T G.114).
-DRAIN = 0.15
+IN_TIME = 0.150
 #: The share of all slots that a client may have missed at the edges of the measurement.
 EDGES = 0.03
 
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """Times in seconds. What is counted was counted during ``seconds`` of talk, ``missing`` after :data:`DRAIN`."""
+    """Times in seconds. What is counted was counted during ``seconds`` of talk, ``missing`` after :data:`IN_TIME`."""
 
     calls: int
     seconds: float
@@ -51,7 +51,7 @@ class Report:
     def has_backlog(self) -> bool:
         """Whether anything was left behind, in the end or on the way: then its other figures mean nothing."""
         wanted = self.calls * self.seconds / PTIME
-        return self.missing + self.shed > 0 or self.echo_p99 > DRAIN or self.sent < (1 - EDGES) * wanted
+        return self.missing + self.shed > 0 or self.echo_p99 > IN_TIME or self.sent < (1 - EDGES) * wanted
 
     def as_json(self) -> str:
         return json.dumps(attrs.asdict(self))

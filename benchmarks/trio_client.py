@@ -15,7 +15,7 @@ import trio
 from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
 from agentao_trio.transport import TransportSettings
 from benchmarks.floor import measure_floor
-from benchmarks.talk import DRAIN, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
+from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
 
 
 class Talk:
@@ -69,7 +69,7 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
             speaking.cancel_scope.cancel()
         for call in placed:
             call.clear_send_audio_buffer()
-        await trio.sleep(DRAIN)
+        await trio.sleep(IN_TIME)
         end = session.statistics().media
         listening.cancel_scope.cancel()
     return Report(

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.row import Goal, Row
+from benchmarks.talk import IN_TIME
 from tests.support.measure import Talk, talk
 
 __all__ = ["delivered", "measure"]
-
-#: Seconds from a packet's turn to its echo, beyond which a conversation suffers.
-IN_TIME = 0.150
 
 
 def delivered(result: Talk) -> float:
