@@ -43,15 +43,17 @@ PACKET_INTERVAL = 0.020
 class Lateness:
     """How far behind their deadlines the most recent releases were, in seconds. Memory is bounded by ``window``."""
 
-    __slots__ = ("_recent", "add")
+    __slots__ = ("_recent",)
 
     def __init__(self, window: int = 512) -> None:
         self._recent: deque[float] = deque(maxlen=window)
-        #: Take note of a release that was late by so many seconds.
-        self.add: Callable[[float], None] = self._recent.append
 
     def __repr__(self) -> str:
         return f"<Lateness of {len(self._recent)} releases, median {self.quantile(0.5):g} s>"
+
+    def add(self, seconds: float) -> None:
+        """Take note of a release that was late by so many seconds."""
+        self._recent.append(seconds)
 
     def quantile(self, q: float) -> float:
         """The ``q``-quantile (``0 <= q <= 1``) of the window; 0.0 when nothing has been released yet."""
