@@ -13,6 +13,7 @@ knows the wire format better than the general codec does, and neither refuses an
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -58,9 +59,16 @@ class FrameTemplate:
         frame = encode_frame(MethodId.AudioFrame, messages.encode(pattern))
         end = len(frame) - _END_SIZE
         after = end - 4 - len(self.codec.encode("utf-8", "surrogateescape"))
-        self._before, self._after = frame[: after - len(payload)], frame[after:end]
-        self._pack = struct.Struct(f"<{after - len(payload)}s{len(payload)}s{end - after}s{_END}").pack
+        self._before = frame[: after - len(payload)]
+        self._pack, self._after = _layout(len(self._before), len(payload), frame[after:end])
         self._payload_size = len(payload)
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(before: int, payload: int, after: bytes) -> tuple[Callable[..., bytes], bytes]:
+    """What writes a frame, and what it writes behind the payload: one for all calls of a kind, so that it stays in the
+    processor's cache, as hundreds would not."""
+    return struct.Struct(f"<{before}s{payload}s{len(after)}s{_END}").pack, after
 
 
 #: What an ``AudioFrame`` holds, in its order: call_sid, payload, codec, sequence_number, end_of_stream. A bare tuple,

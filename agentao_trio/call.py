@@ -192,8 +192,8 @@ class ActiveCall(CallAudio, CallControl):
         """The figures that can be summed up, without the work that the others are."""
         sent, tracker = self._uplink.counters, self._downlink.tracker
         return MediaStatistics(
-            packets_sent=sent.packets_sent,
-            bytes_sent=sent.bytes_sent,
+            packets_sent=self._uplink.packets_sent,
+            bytes_sent=self._uplink.bytes_sent,
             packets_shed=sent.packets_shed,
             packets_cleared=sent.packets_cleared,
             slots_skipped=self._uplink.slots_skipped,

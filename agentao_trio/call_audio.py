@@ -241,7 +241,7 @@ class CallAudio(abc.ABC):
         Cancellation changes nothing.
         """
         await self._uplink.wait_played()
-        if self._uplink.counters.packets_sent:
+        if self._uplink.packets_sent:
             with trio.move_on_after(ON_THE_WAY):
                 await self._over.wait()
 

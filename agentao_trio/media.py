@@ -197,10 +197,8 @@ class Downlink:
 
 @attrs.define(eq=False)
 class UplinkCounters:
-    """What became of the packets the agent gave us."""
+    """What became of the packets that were not sent, and how many streams it took."""
 
-    packets_sent: int = 0
-    bytes_sent: int = 0
     packets_shed: int = 0
     packets_cleared: int = 0
     streams_opened: int = 0
@@ -264,34 +262,39 @@ class _Backlog:
     they are the ones to count by, since what is lost on the way and sent again is late too, but no sign of a queue.
     """
 
-    __slots__ = ("_round_trip", "_unacknowledged", "_written")
+    __slots__ = ("_earlier", "_latest_at", "_round_trip", "_written")
 
     def __init__(self) -> None:
+        #: Bytes since there was nothing to wait for, and when the latest packet of them was written.
         self._written = 0
-        # Of each packet: where it ends, and when it was written.
-        self._unacknowledged: deque[tuple[int, float]] = deque()
+        self._latest_at = float("-inf")
+        # Of each packet before that one: where it ends, and when it was written. Nearly always there is none.
+        self._earlier: deque[tuple[int, float]] = deque()
         self._round_trip = float("inf")  # the shortest seen
 
     def wrote(self, size: int, now: float, *, is_alone: bool) -> None:
         """A packet was written; ``is_alone``: all before it has been acknowledged."""
-        waiting = self._unacknowledged
-        if is_alone and waiting:
-            if (round_trip := now - waiting[-1][1]) < self._round_trip:
+        if is_alone or not self._written:
+            if (round_trip := now - self._latest_at) < self._round_trip:
                 self._round_trip = round_trip
-            waiting.clear()
-        self._written += size
-        waiting.append((self._written, now))
+            self._earlier.clear()
+            self._written = size
+        else:
+            self._earlier.append((self._written, self._latest_at))
+            self._written += size
+        self._latest_at = now
 
     def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
         """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
-        waiting = self._unacknowledged
+        earlier = self._earlier
         sent, acknowledged = self._written - unsent, self._written - backlog
-        while waiting and waiting[0][0] <= acknowledged:
-            self._round_trip = min(self._round_trip, now - waiting.popleft()[1])
-        if waiting and now - waiting[0][1] - self._round_trip > BACKLOG_AGE:
+        while earlier and earlier[0][0] <= acknowledged:
+            self._round_trip = min(self._round_trip, now - earlier.popleft()[1])
+        oldest = earlier[0][1] if earlier else self._latest_at
+        if backlog and now - oldest - self._round_trip > BACKLOG_AGE:
             return True
-        oldest_unsent = next((at for end, at in waiting if end > sent), now) if unsent else now
-        return now - oldest_unsent > UNSENT_AGE
+        oldest_unsent = next((at for end, at in earlier if end > sent), self._latest_at)
+        return unsent > 0 and now - oldest_unsent > UNSENT_AGE
 
 
 @attrs.define(eq=False)
@@ -313,14 +316,12 @@ class Uplink:
     _skipped_before: int = attrs.field(default=0, init=False)
     _stream: UplinkStream | None = attrs.field(default=None, init=False)
     _backlog: _Backlog = attrs.field(factory=_Backlog, init=False)
-    # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
-    # a stall of ours is not taken for one of the path's.
-    _slot_time: float = attrs.field(default=0.0, init=False)
     _codec: Codec | None = attrs.field(default=None, init=False)
     _template: FrameTemplate | None = attrs.field(default=None, init=False)
     _packetizer: Packetizer | None = attrs.field(default=None, init=False)
     _speech: SpeechConverter | None = attrs.field(default=None, init=False)
     _sequence: int = attrs.field(default=0, init=False)
+    bytes_sent: int = attrs.field(default=0, init=False)
     _queue: deque[tuple[bytes, Passage | None]] = attrs.field(factory=deque, init=False)
     _accepted: int = attrs.field(default=0, init=False)  # packets that were ever queued
     _marks: deque[Mark] = attrs.field(factory=deque, init=False)
@@ -340,12 +341,17 @@ class Uplink:
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "sending" if self._sending else "idle"
-        return f"<Uplink of {self.call_sid}, {state}, {self.queued} packets queued, {self.counters.packets_sent} sent>"
+        return f"<Uplink of {self.call_sid}, {state}, {self.queued} packets queued, {self.packets_sent} sent>"
 
     @property
     def queued(self) -> int:
         """Packets that wait for their slot."""
         return len(self._queue)
+
+    @property
+    def packets_sent(self) -> int:
+        """Packets that were written: each took a number, and so did those that were shed."""
+        return self._sequence - self.counters.packets_shed
 
     @property
     def slots_skipped(self) -> int:
@@ -535,14 +541,15 @@ class Uplink:
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence = self._sequence
         self._sequence = sequence + 1
-        self._slot_time += PACKET_INTERVAL
-        counters = self.counters
+        # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
+        # a stall of ours is not taken for one of the path's.
+        now = sequence * PACKET_INTERVAL
         stream = self._stream
         is_alone = stream is not None and not stream.backlog  # as nearly always
         if not is_alone:
-            stream = self._usable_stream(len(payload))
+            stream = self._usable_stream(len(payload), now)
         if stream is None:
-            counters.packets_shed += 1
+            self.counters.packets_shed += 1
             return False
         frame = self._frame(payload, codec, sequence)
         try:
@@ -550,14 +557,13 @@ class Uplink:
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
             # The gateway gave up this stream, or the connection went; the call outlives both.
             self._stream = None
-            counters.packets_shed += 1
+            self.counters.packets_shed += 1
             return False
-        self._backlog.wrote(len(frame), self._slot_time, is_alone=is_alone)
-        counters.packets_sent += 1
-        counters.bytes_sent += len(payload)
+        self._backlog.wrote(len(frame), now, is_alone=is_alone)
+        self.bytes_sent += len(payload)
         return True
 
-    def _usable_stream(self, size: int) -> UplinkStream | None:
+    def _usable_stream(self, size: int, now: float) -> UplinkStream | None:
         if self._stream is None:
             self._stream = self._open_stream()
             if self._stream is None:
@@ -567,7 +573,7 @@ class Uplink:
         stream = self._stream
         backlog = stream.backlog
         is_full = backlog > _MOST_BACKLOG * (size + _FRAME_OVERHEAD)
-        return None if is_full or self._backlog.is_stale(stream.unsent, backlog, self._slot_time) else stream
+        return None if is_full or self._backlog.is_stale(stream.unsent, backlog, now) else stream
 
     def _end_stream(self) -> None:
         if self._stream is None and self._finishing and self.counters.streams_opened:
@@ -580,7 +586,7 @@ class Uplink:
 
     def _frame(self, payload: bytes, codec: Codec, sequence: int, *, end_of_stream: bool = False) -> bytes:
         template = self._template
-        if template is None or template.call_sid != self.call_sid or template.codec != codec:
+        if template is None or template.call_sid is not self.call_sid or template.codec != codec:
             template = self._template = FrameTemplate(self.call_sid, codec.value)
         return template.frame(payload, sequence, end_of_stream=end_of_stream)
 

@@ -26,7 +26,7 @@ counted: a member is released once for any number of slots it missed, so latenes
 from __future__ import annotations
 
 import math
-from collections import deque
+from array import array
 from collections.abc import Callable
 
 import attrs
@@ -43,17 +43,25 @@ PACKET_INTERVAL = 0.020
 class Lateness:
     """How far behind their deadlines the most recent releases were, in seconds. Memory is bounded by ``window``."""
 
-    __slots__ = ("_recent",)
+    __slots__ = ("_oldest", "_recent", "_window")
 
     def __init__(self, window: int = 512) -> None:
-        self._recent: deque[float] = deque(maxlen=window)
+        # Bare numbers: objects that are kept for ten seconds have left the processor's cache when they are given up.
+        self._recent = array("d")
+        self._window = window
+        self._oldest = 0
 
     def __repr__(self) -> str:
         return f"<Lateness of {len(self._recent)} releases, median {self.quantile(0.5):g} s>"
 
     def add(self, seconds: float) -> None:
         """Take note of a release that was late by so many seconds."""
-        self._recent.append(seconds)
+        recent, oldest = self._recent, self._oldest
+        if len(recent) < self._window:
+            recent.append(seconds)
+        else:
+            recent[oldest] = seconds
+            self._oldest = (oldest + 1) % self._window
 
     def quantile(self, q: float) -> float:
         """The ``q``-quantile (``0 <= q <= 1``) of the window; 0.0 when nothing has been released yet."""

@@ -151,7 +151,7 @@ async def test_a_cancelled_send_drops_only_what_was_not_queued(autojump_clock: M
         with trio.move_on_after(0.101):
             await uplink.send(speech(10), Codec.PCMU)
         await uplink.wait_played()
-    sent, cleared = uplink.counters.packets_sent, uplink.counters.packets_cleared
+    sent, cleared = uplink.packets_sent, uplink.counters.packets_cleared
     assert sent + cleared == 500
     assert wire.streams[0].audio == speech(10)[: sent * PACKET]
 
