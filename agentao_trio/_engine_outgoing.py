@@ -106,7 +106,7 @@ class PacketBuilder(QuicPacketBuilder):
 class Outgoing(QuicStreamSender):
     """The sending half of a stream. Its ``_pending`` are what was lost; what was never sent is not among them."""
 
-    def __init__(self, stream: QuicStream, talkative: dict[QuicStream, None]) -> None:
+    def __init__(self, stream: QuicStream, talkative: dict[QuicStream, bool]) -> None:
         super().__init__(stream.stream_id, writable=True)
         self._stream = stream
         self._talkative = talkative
@@ -195,4 +195,4 @@ class Outgoing(QuicStreamSender):
         else:
             super().on_data_delivery(delivery, start, stop, fin)
             self._lost = len(self._pending) > 0
-            self._talkative[self._stream] = None
+            self._talkative.setdefault(self._stream, False)

@@ -18,6 +18,9 @@ a packet with any of it was lost                ``_on_delivery``, ``Outgoing.on_
 the peer raised a limit                         ``_unblock``
 ==============================================  =====================================================
 
+Nearly always it is data, and then nothing else needs to be looked at: ``_talkative`` tells of each stream whether there
+is more, a limit, a reset or a stop.
+
 All that is not about streams (the handshake, connection ids, paths, PING) aioquic writes itself: its own method is
 called first, and shown no streams. Once that method has come to its end there is nothing of the kind until something
 has happened, and it is not called again (``_is_quiet``): until the timer, or a datagram that is not ordinary, or a
@@ -65,8 +68,9 @@ class Engine(Incoming):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Streams that have something to say, in the order of their turns, and those that may not say it yet.
-        self._talkative: dict[QuicStream, None] = {}
+        # Streams that have something to say, in the order of their turns, and whether it is more than data; and those
+        # that may not say it yet.
+        self._talkative: dict[QuicStream, bool] = {}
         self._blocked: dict[QuicStream, None] = {}
 
         self._connection_window = self._configuration.max_data
@@ -88,7 +92,7 @@ class Engine(Incoming):
                 stream.sender = Outgoing(stream, self._talkative)
             self._is_quiet = False  # a stream beyond the limit of the peer has to be told of
         stream.sender.write(data, end_stream)
-        self._talkative[stream] = None
+        self._talkative.setdefault(stream, False)
 
     def send_media(self, stream_id: int, data: bytes) -> None:
         self._congestion.media.written += len(data)
@@ -97,11 +101,11 @@ class Engine(Incoming):
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         super().reset_stream(stream_id, error_code)
         if (stream := self._streams.get(stream_id)) is not None:  # or it has ended and is forgotten
-            self._talkative[stream] = None
+            self._talkative[stream] = True
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
         super().stop_stream(stream_id, error_code)
-        self._talkative[self._streams[stream_id]] = None
+        self._talkative[self._streams[stream_id]] = True
 
     def handle_timer(self, now: float) -> None:
         self._is_quiet = False
@@ -130,12 +134,12 @@ class Engine(Incoming):
         super()._handle_stop_sending_frame(context, frame_type, buf)
         event = self._events[-1]
         assert isinstance(event, events.StopSendingReceived)
-        self._talkative[self._streams[event.stream_id]] = None
+        self._talkative[self._streams[event.stream_id]] = True
 
     def _on_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         # Called after the stream's own handler, which has noted what it has to say again.
         if delivery is not QuicDeliveryState.ACKED:
-            self._talkative[stream] = None
+            self._talkative[stream] = True
 
     def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
         super()._on_max_stream_data_delivery(delivery, stream)
@@ -154,7 +158,8 @@ class Engine(Incoming):
         self._unblock()
 
     def _unblock(self) -> None:
-        self._talkative.update(self._blocked)
+        for stream in self._blocked:
+            self._talkative.setdefault(stream, False)
         self._blocked.clear()
 
     # -- saying it
@@ -238,17 +243,11 @@ class Engine(Incoming):
         """Let streams speak in turn until all is said or the packet has no room for the next."""
         talkative = self._talkative
         while talkative:
-            stream = next(iter(talkative))
-            sender, receiver = stream.sender, stream.receiver
-            if stream.max_stream_data_local != stream.max_stream_data_local_sent:
-                self._write_stream_limits(builder, space, stream)
-            if receiver.stop_pending:
-                self._write_stop_sending_frame(builder=builder, stream=stream)
-                self._follow(builder, stream)
-            if sender.reset_pending:
-                self._write_reset_stream_frame(builder=builder, stream=stream)
-                self._follow(builder, stream)
-            elif not sender.buffer_is_empty:
+            stream, has_more = next(iter(talkative.items()))
+            if has_more:
+                self._write_more(builder, space, stream)
+            sender = stream.sender
+            if not sender.buffer_is_empty:  # as it is after a reset, for good
                 assert isinstance(sender, Outgoing)  # nobody else's is written to
                 before = builder._buffer.tell()
                 is_all, used = sender.write_frames(builder, self._remote_max_data - self._remote_max_data_used)
@@ -260,6 +259,17 @@ class Engine(Incoming):
                 if not sender.buffer_is_empty:
                     self._blocked[stream] = None
             del talkative[stream]
+
+    def _write_more(self, builder: PacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        """Write all that a stream has to say beside data."""
+        if stream.max_stream_data_local != stream.max_stream_data_local_sent:
+            self._write_stream_limits(builder, space, stream)
+        if stream.receiver.stop_pending:
+            self._write_stop_sending_frame(builder=builder, stream=stream)
+            self._follow(builder, stream)
+        if stream.sender.reset_pending:
+            self._write_reset_stream_frame(builder=builder, stream=stream)
+            self._follow(builder, stream)
 
     def _follow(self, builder: QuicPacketBuilder, stream: QuicStream) -> None:
         """See to it that ``stream`` gets its turn again if the packet with its latest frame is lost."""
@@ -281,7 +291,7 @@ class Engine(Incoming):
             limit = stream.receiver._buffer_start - unread + self._stream_window
             if limit - stream.max_stream_data_local >= self._stream_window // 2:
                 stream.max_stream_data_local = limit
-                self._talkative[stream] = None
+                self._talkative[stream] = True
                 return True
         return data.value != data.sent
 
