@@ -115,6 +115,8 @@ class Outgoing(QuicStreamSender):
         # RFC 9000 §19.8: with an offset and a length, and with FIN where it ends the stream.
         self._head = bytes((QuicFrameType.STREAM_BASE | 6,)) + name
         self._last_head = bytes((QuicFrameType.STREAM_BASE | 7,)) + name
+        # What one write has brought is kept as it came; nearly always it is gone before the next.
+        self._buffer: bytes | bytearray = b""  # type: ignore[assignment]  # aioquic's own code gets a bytearray
         self._lost = False  # something has to be sent again
         self._out_of_order = False  # something was acknowledged before what lies before it
 
@@ -123,11 +125,19 @@ class Outgoing(QuicStreamSender):
             raise RuntimeError("nothing can be written after FIN or reset")
         if data or end_stream:
             self.buffer_is_empty = False
-        self._buffer += data
+        if self._buffer:
+            self._changeable_buffer().extend(data)
+        else:
+            self._buffer = bytes(data)  # the same object, unless it might change
         self._buffer_stop += len(data)
         if end_stream:
             self._buffer_fin = self._buffer_stop
             self._pending_eof = True
+
+    def _changeable_buffer(self) -> bytearray:
+        if not isinstance(self._buffer, bytearray):
+            self._buffer = bytearray(self._buffer)
+        return self._buffer
 
     def write_frames(self, builder: PacketBuilder, credit: int) -> tuple[bool, int]:
         """Write what there is to send into the packet. Whether that is all of it, or all that the peer allows, and how
@@ -187,9 +197,13 @@ class Outgoing(QuicStreamSender):
                 and self._buffer_fin is None
                 and self._reset_error_code is None
             ):
-                del self._buffer[: stop - start]
+                if stop == self._buffer_stop:
+                    self._buffer = b""
+                else:
+                    del self._changeable_buffer()[: stop - start]
                 self._buffer_start = stop
             else:
+                self._changeable_buffer()
                 super().on_data_delivery(delivery, start, stop, fin)
                 self._out_of_order = len(self._acked) > 0
         else:
