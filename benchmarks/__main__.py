@@ -23,7 +23,7 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, contest, growth, sweeps, wan
+from benchmarks import codec, contest, growth, profile, sweeps, wan
 from benchmarks.contest import Contest, open_contest
 from benchmarks.pages import fill
 from benchmarks.row import Row
@@ -88,9 +88,9 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         for sweep in sweeps.sweeps(gateway, quick=quick):
             yield sweep.run(plots)
 
-    def profile() -> Iterator[Row]:
+    def where_time_goes() -> Iterator[Row]:
         assert gateway is not None
-        yield from contest.measure_profile(gateway, quick=quick)
+        yield from profile.measure(gateway, quick=quick)
 
     def calls() -> Iterator[Row]:
         assert gateway is not None
@@ -104,7 +104,7 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         "growth": use,
         "wan": lambda: wan.measure(quick=quick),
         **{name: partial(wing, name, quick=quick) for name in WINGS},
-        "profile": profile,
+        "profile": where_time_goes,
         "sweeps": along_scales,
     }
 

@@ -20,7 +20,7 @@ from benchmarks.race import ratio_of
 from benchmarks.row import Goal, Row, row_of
 from benchmarks.talk import Report
 
-__all__ = ["ASYNCIO", "OURS", "STOCK", "Contest", "measure", "measure_profile", "open_contest"]
+__all__ = ["ASYNCIO", "OURS", "STOCK", "Contest", "measure", "open_contest"]
 
 #: Seconds: p99 of send lateness up to which calls count as carried.
 LATE = 0.005
@@ -61,11 +61,21 @@ class Contest:
 
         Raises SubprocessError for a program that fails or takes longer than ``timeout`` seconds.
         """
+        with self.start(module, *arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+        return json.loads(output)
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start a program against the gateway, on the clients' core."""
         command = [sys.executable, "-m", module, str(self._port), self._ca_file, *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: _pin(0), check=True
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: _pin(0)
         )
-        return json.loads(done.stdout)
 
     def most_calls(
         self, clients: Sequence[str], steps: tuple[int, ...], seconds: float, turns: int
@@ -278,11 +288,3 @@ def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
         name=f"CPU per frame event: asyncio client at 20 calls ÷ ours at {calls}",
         text=f"{cost.first * 1e6:.0f} and {cost.second * 1e6:.0f} µs; what a core carries by CPU time alone",
     )
-
-
-def measure_profile(contest: Contest, *, quick: bool) -> Iterator[Row]:
-    """Where the client's CPU time goes, by room."""
-    calls, seconds = (10, 1.0) if quick else (200, 10.0)
-    shares = contest.run("benchmarks.profile_client", str(calls), str(seconds), timeout=60 + 3 * seconds)
-    for room, share in shares.items():
-        yield Row(group="profile", name=room, value=100 * share, unit=" %", text=f"of the CPU time at {calls} calls")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks import profile
 from benchmarks.contest import ASYNCIO, OURS, STOCK, open_contest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pins processes and reads /proc")
@@ -30,6 +31,18 @@ def test_rpcs_are_measured_by_quarters() -> None:
 
 def test_the_profile_names_rooms() -> None:
     with open_contest() as contest:
-        shares = contest.run("benchmarks.profile_client", "5", "2", timeout=300)
-        assert sum(shares.values()) == pytest.approx(1.0)
-        assert {"trio: scheduling and waiting", "QUIC: packets and streams (aioquic)"} <= set(shares)
+        rows = list(profile.measure(contest, quick=True))
+    if rows[0].missing:
+        pytest.skip(rows[0].missing)  # a container may forbid to look into another process
+    shares = {row.name: row.value or 0.0 for row in rows}
+    assert sum(shares.values()) == pytest.approx(100.0)
+    assert {"trio: scheduling and waiting", "QUIC: packets and streams (ours)"} <= set(shares)
+
+
+def test_what_belongs_to_no_room_counts_for_its_caller() -> None:
+    samples = (
+        "run (trio/_core/_run.py:5);_mask (aioquic/_crypto.py:3) 2",
+        "run (trio/_core/_run.py:5);feed (agentao_trio/wire.py:9);dumps (json/__init__.py:3) 3",
+        "<module> (site.py:1) 1",
+    )
+    assert profile.rooms_of(samples) == {"encryption and decryption": 2, "codec": 3, "elsewhere": 1}
