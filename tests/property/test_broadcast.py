@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentao_trio.broadcast import Broadcast
@@ -15,16 +15,18 @@ from agentao_trio.broadcast import Broadcast
 Step: TypeAlias = tuple[Literal["wait", "cancel", "publish", "end"], int]
 
 BOUND = 3
-TASKS = 4
+TASKS = 3
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["wait", "cancel"]), st.integers(0, TASKS - 1)),
         st.tuples(st.just("publish"), st.integers(0, 1000)),
     ),
+    min_size=6,
     max_size=30,
 )
 
 
+@settings(max_examples=300)
 @given(steps=STEPS, ends=st.booleans())
 def test_who_has_waited_longest_is_served_first(steps: list[Step], ends: bool) -> None:
     async def main() -> None:
