@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from statistics import fmean
 
 import trio
 
@@ -49,6 +50,7 @@ async def speak(call: ActiveCall) -> None:
 
 async def run(session: Session, calls: int, seconds: float) -> Report:
     """Place the calls, talk, and report."""
+    floors = [await measure_floor()]
     talk = Talk(session.clock.now)
     placed = [await session.originate("+15550100001", trunk_id="bench", codec=Codec.PCMU) for _ in range(calls)]
     async with trio.open_nursery() as listening:
@@ -72,6 +74,7 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
         await trio.sleep(IN_TIME)
         end = session.statistics().media
         listening.cancel_scope.cancel()
+    floors.append(await measure_floor())  # machines that others use as well change their speed
     return Report(
         calls=calls,
         seconds=wall,
@@ -84,7 +87,7 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
         lateness_p99=quantile(lateness, 0.99),
         echo_p50=quantile(echoes, 0.50),
         echo_p99=quantile(echoes, 0.99),
-        floor=(await measure_floor()).per_frame_event,
+        floor=fmean(floor.per_frame_event for floor in floors),
     )
 
 
