@@ -215,6 +215,17 @@ async def embedded_gateway() -> AsyncIterator[Gateway]:
         yield await services.start(keep)
 
 
+@attrs.frozen
+class _Announced(trio.TaskStatus[Session]):
+    """A task status for who waits for nothing but a line on the screen."""
+
+    _screen: Screen
+    _line: str
+
+    def started(self, value: Session | None = None) -> None:
+        self._screen.say(self._line)
+
+
 class Agent:
     """One worker: answers calls, and tells ``hub`` of them."""
 
@@ -252,15 +263,16 @@ class Agent:
 
                 page = await stack.enter_async_context(serve_live(self._hub, port=options.live))
                 self._screen.say(f"live calls: {page.url}")
+            ready = _Announced(self._screen, f"answering calls on trunk {options.trunk} of {config.endpoint}")
+            if gateway is None:  # in the task of the command, where a second Ctrl-C cuts the draining short
+                await self.serve(config, drain=DRAIN, task_status=ready, **extra)
+                return
             nursery = await stack.enter_async_context(trio.open_nursery())
             # A simulated caller falls silent with the command: there is nothing to be waited for.
-            drain = DRAIN if gateway is None else 0.0
-            await nursery.start(partial(self.serve, config, drain=drain, **extra))
-            self._screen.say(f"answering calls on trunk {options.trunk} of {config.endpoint}")
-            if gateway is not None:
-                for number in range(options.callers):
-                    await self._be_called_once(gateway, number)
-                nursery.cancel_scope.cancel()
+            ready.started(await nursery.start(partial(self.serve, config, drain=0.0, **extra)))
+            for number in range(options.callers):
+                await self._be_called_once(gateway, number)
+            nursery.cancel_scope.cancel()
 
     async def serve(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import re
@@ -315,6 +316,32 @@ def test_a_signal_in_mid_call_hangs_up_and_ends(number: signal.Signals, status: 
         assert file.getnframes() > 8000, "a whole file"
     with open_history(tmp_path / "calls.db") as history:
         assert [call.status for call in history.calls()] == ["completed"]
+
+
+def test_who_goes_on_pressing_ctrl_c_does_not_wait_for_the_calls(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def started(*arguments: str) -> subprocess.Popen[str]:
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(command(*arguments), stdout=pipe, text=True, cwd=tmp_path, env=ENVIRONMENT)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        gateway = started("gateway", "--port", "0", "--inbound", "1/s", "--inbound-from", "echo")
+        assert gateway.stdout is not None
+        endpoint = gateway.stdout.readline().partition("Listening on ")[2].partition(";")[0]
+        agent = started("agent", "--gateway", endpoint, "--ca", "ca.pem", "--max-calls", "1")
+        assert agent.stdout is not None
+        said(agent.stdout, "agent: Hello")  # to an echo, which stays
+        pressed = 0
+        while agent.poll() is None and pressed < 8:  # it would wait for ten seconds
+            agent.send_signal(signal.SIGINT)
+            pressed += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                agent.wait(1)
+        assert agent.returncode == 130
+        assert 1 < pressed < 8
 
 
 def test_the_demo_in_the_browser_ends_in_order(tmp_path: Path) -> None:
