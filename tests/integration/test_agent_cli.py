@@ -343,6 +343,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_calls(tmp_path: Path) -> None:
         said(agent.stdout, "agent: Hello")  # to an echo, which stays
         agent.send_signal(signal.SIGINT)
         said(agent.stderr, "stopping: hanging up and closing")
+        time.sleep(1)  # nobody is quicker
         agent.send_signal(signal.SIGINT)
         assert agent.wait(120) == 130
 
