@@ -51,10 +51,8 @@ class Subscription(Generic[T]):
             await trio.lowlevel.checkpoint()
         while not (self._items or self._ended or self._closed):
             task = trio.lowlevel.current_task()
-            # Who came when nobody else waited is the first of them until the end, and needs no function of its own.
-            abort = partial(self._withdraw, task) if self._waiting else self._withdraw_first
             self._waiting += (task,)
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            await trio.lowlevel.wait_task_rescheduled(partial(self._withdraw, task))
         if self._items:
             return self._items.popleft()
         if self._error is not None:
@@ -64,10 +62,6 @@ class Subscription(Generic[T]):
 
     def _withdraw(self, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
         self._waiting = tuple(each for each in self._waiting if each is not task)
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _withdraw_first(self, _: object) -> trio.lowlevel.Abort:
-        self._waiting = self._waiting[1:]
         return trio.lowlevel.Abort.SUCCEEDED
 
     def close(self) -> None:

@@ -150,10 +150,10 @@ class Downlink:
     tracker: SequenceTracker = attrs.field(factory=SequenceTracker, init=False)
     jitter: JitterEstimator = attrs.field(factory=JitterEstimator, init=False)
     codec: str = attrs.field(default="", init=False)
+    packets_received: int = attrs.field(default=0, init=False)
     bytes_received: int = attrs.field(default=0, init=False)
     #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
     taps: list[Callable[[AudioFrame, float], None]] = attrs.field(factory=list, init=False)
-    _empty: int = attrs.field(default=0, init=False)  # packets in order that carried nothing
     # The agent has a second to get going before the first frames are dropped.
     _frames: Broadcast[AudioFrame] = attrs.field(factory=lambda: Broadcast(early=_packets(INBOX_SECONDS)), init=False)
 
@@ -161,11 +161,6 @@ class Downlink:
         return (
             f"<Downlink in {self.codec or 'no codec yet'}, {self.packets_received} packets, {self.tracker.lost} lost>"
         )
-
-    @property
-    def packets_received(self) -> int:
-        """Packets with audio that came in order."""
-        return self.tracker.received - self.tracker.late_or_duplicate - self._empty
 
     @property
     def dropped(self) -> int:
@@ -183,9 +178,8 @@ class Downlink:
         """
         _, payload, self.codec, sequence_number, end_of_stream = fields
         arrival = self.tracker.feed(sequence_number, end_of_stream)
-        if arrival.kind is ArrivalKind.IN_ORDER and not payload:
-            self._empty += 1
-        elif arrival.kind is ArrivalKind.IN_ORDER:
+        if payload and arrival.kind is ArrivalKind.IN_ORDER:
+            self.packets_received += 1
             self.bytes_received += len(payload)
             self.jitter.feed(sequence_number, at)
             heard = _new_audio_frame((payload, self.codec, sequence_number, arrival.lost_before, end_of_stream))

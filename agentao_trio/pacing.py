@@ -133,7 +133,6 @@ class PacketClock:
         self._read_by = -math.inf
         # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
         self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
-        self._latest_join = -math.inf
         self._alarm: Alarm | None = None
         self._ticks = 0
         self._slots_skipped = 0
@@ -150,8 +149,7 @@ class PacketClock:
         one packet, join and leave; what it raises leaves :meth:`run` or :meth:`catch_up`.
         """
         members = self._emptiest_phase()
-        self._latest_join = self.now()
-        slot = Slot(members, on_slot, self._latest_join)
+        slot = Slot(members, on_slot, self.now())
         members[slot] = None
         if self._alarm is not None:
             self._look_ahead()
@@ -234,9 +232,9 @@ class PacketClock:
         return math.floor((self.now() - self._origin) / self._step + 1e-6) // self._stride * self._stride
 
     def _release(self, ticks: range, deadline: float) -> None:
-        members = [slot for tick in ticks for slot in self._phases[tick % len(self._phases)]]
-        if self._latest_join > deadline:  # who has joined since is not late for it
-            members = [slot for slot in members if slot._joined_at <= deadline]
+        # Who has joined after the deadline is not late for it.
+        phases = [self._phases[tick % len(self._phases)] for tick in ticks]
+        members = [slot for phase in phases for slot in phase if slot._joined_at <= deadline]
         if not members:
             return
         self._ticks += 1

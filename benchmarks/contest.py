@@ -61,21 +61,20 @@ class Contest:
 
         Raises SubprocessError for a program that fails or takes longer than ``timeout`` seconds.
         """
-        with self.start(module, *arguments) as process:
-            try:
-                output, _ = process.communicate(timeout=timeout)
-            finally:
-                process.kill()
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args)
-        return json.loads(output)
-
-    def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a program against the gateway, on the clients' core."""
-        command = [sys.executable, "-m", module, str(self._port), self._ca_file, *arguments]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: _pin(0)
+        command = self._command(module, *arguments)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: _pin(0), check=True
         )
+        return json.loads(done.stdout)
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program against the gateway, on the clients' core, to be watched; what it prints is lost."""
+        command = self._command(module, *arguments)
+        nowhere = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, preexec_fn=lambda: _pin(0))
+
+    def _command(self, module: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", module, str(self._port), self._ca_file, *arguments]
 
     def most_calls(
         self, clients: Sequence[str], steps: tuple[int, ...], seconds: float, turns: int

@@ -74,7 +74,7 @@ def measure(contest: Contest, *, quick: bool) -> Iterator[Row]:
             watched = subprocess.run(command, capture_output=True, text=True, timeout=60 + 3 * seconds)
         finally:
             client.kill()
-            client.communicate()
+            client.wait()
         if not output.exists():
             last = watched.stderr.strip().splitlines()[-1:]
             yield Row(group="profile", name="where the time goes", missing=f"py-spy: {''.join(last)}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentao_trio.broadcast import Broadcast
 
-Step: TypeAlias = tuple[Literal["wait", "cancel", "publish", "end"], int]
+Step: TypeAlias = tuple[Literal["wait", "cancel", "publish"], int]
 
 BOUND = 3
 TASKS = 3
