@@ -63,7 +63,9 @@ EXPECTED = (*MISUSE, AgentaoError, OSError)
 def run(command: Callable[[], Awaitable[int]], *, clock: trio.abc.Clock | None = None) -> int:
     """Run a command under trio and return its exit status. Expected failures become one line on stderr."""
     try:
-        return trio.run(command, clock=clock)
+        # Ctrl-C is raised at the command's own checkpoints only: in a task of a session it would end that, and the
+        # command, which lets calls finish, would wait for them all the same.
+        return trio.run(command, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
     except (KeyboardInterrupt, *EXPECTED, BaseExceptionGroup) as error:
         causes = list(_leaves(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
