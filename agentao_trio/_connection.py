@@ -20,6 +20,7 @@ it: what was received in full is still handed out first.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections import deque
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class ConnectionStatistics:
     datagrams_dropped: int  # the local socket had no room
     path_errors: int  # the local machine or the network said that a datagram could not be delivered
     packets_lost: int
+    datagram_size: int  # what the path is known to carry
     congestion_window: int
     bytes_in_flight: int
     streams_open: int
@@ -251,6 +253,7 @@ class Connection(trio.abc.AsyncResource):
             datagrams_dropped=self._datagrams_dropped,
             path_errors=self._path_errors,
             packets_lost=engine.packets_lost,
+            datagram_size=engine.datagram_size,
             congestion_window=engine.congestion_window,
             bytes_in_flight=engine.bytes_in_flight,
             streams_open=engine.stream_count,
@@ -350,6 +353,8 @@ class Connection(trio.abc.AsyncResource):
 
     def _path_failed(self, error: OSError) -> None:
         """Decisive before the first answer; afterwards anybody could have forged it, and liveness decides."""
+        if error.errno == errno.EMSGSIZE and self._engine.too_long():
+            return
         self._path_errors += 1
         if not self._engine.has_peer:
             self._finish(Ending(by="path", error=error))
@@ -367,6 +372,7 @@ class Connection(trio.abc.AsyncResource):
                     self._sender(stream_id)._stop_received(code)
                 case events.HandshakeCompleted():
                     self._established = True
+                    self._engine.search_mtu(self._settings.max_datagram_size)
                     self._alive_from(trio.current_time())
                     self._handshake_over.set()
                 case events.ConnectionIdIssued(connection_id=cid) if self._on_cid is not None:

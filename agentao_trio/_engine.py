@@ -1,6 +1,6 @@
 """The QUIC engine: aioquic's sans-IO connection, and the ways in which ours differs from it.
 
-What depends on the insides of aioquic 1.7 is in six rooms, so that one canary test per name can guard it. None does
+What depends on the insides of aioquic 1.7 is in seven rooms, so that one canary test per name can guard it. None does
 I/O or reads a clock.
 
 * ``_engine_stock``: :class:`StockEngine` overrides nothing. It only *looks*: at unacknowledged bytes, at the peer's
@@ -10,6 +10,7 @@ I/O or reads a clock.
 * ``_engine_streams``: :class:`Engine` changes behaviour: its cost per packet does not grow with the streams that are
   open, aioquic is not asked while it has nothing to say, and the peer gets credit for what was read.
 * ``_engine_congestion``: the congestion window and the pacer, made for calls.
+* ``_engine_mtu``: larger datagrams, where the path carries them.
 * here: settings, TLS, which of the two engines a connection gets, and what a server says to strangers.
 
 ``TransportSettings(engine="stock")`` switches back to aioquic's own behaviour in all of it, losses counted.
@@ -22,6 +23,7 @@ import ipaddress
 import logging
 import os
 import ssl
+import sys
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -42,6 +44,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from agentao_trio._engine_mtu import BASE, SIZES
 from agentao_trio._engine_stock import StockEngine
 from agentao_trio._engine_streams import Engine
 
@@ -102,8 +105,11 @@ class TransportSettings:
     unacknowledged bytes of one stream at which ``send_all`` waits. ``max_half_open``: connections a listener keeps
     that the program has not accepted yet; further ones are dropped.
 
+    ``max_datagram_size``: the largest UDP payload to look for on the path (RFC 8899), up to 8848, what jumbo frames
+    hold; with 1200 nothing is looked for, as on systems where nothing keeps a datagram from being sent in fragments.
+
     ``alpn``: PROTOCOL section 1. ``engine="stock"`` switches back to aioquic's behaviour: credit for what nobody
-    has read, a window that collapses under loss, a cost per packet that grows with the streams.
+    has read, a window that collapses under loss, a cost per packet that grows with the streams, and datagrams of 1200.
     """
 
     idle_timeout: float = 60.0
@@ -116,6 +122,7 @@ class TransportSettings:
     max_inbound_streams: int = 128
     send_buffer: int = 256 * 1024
     max_half_open: int = 256
+    max_datagram_size: int = SIZES[-1] if sys.platform == "linux" else BASE
     alpn: str = "h3"
     engine: Literal["agentao", "stock"] = "agentao"
     congestion_control: Literal["cubic", "reno"] = "cubic"

@@ -9,6 +9,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.quic import events
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from aioquic.quic.connection import END_STATES, QuicConnection, QuicConnectionState, stream_is_client_initiated
 from cryptography.hazmat.primitives import serialization
 
@@ -109,6 +110,17 @@ class StockEngine(QuicConnection):
 
     def release(self, stream_id: int) -> None:
         """The program is done with a stream that the peer opened, and so is the engine."""
+
+    # -- the size of datagrams: aioquic's are as long as its configuration says
+
+    datagram_size: int = SMALLEST_MAX_DATAGRAM_SIZE
+
+    def search_mtu(self, most: int) -> None:
+        """Find out whether the path carries datagrams of more than 1200 bytes, and up to ``most``."""
+
+    def too_long(self) -> bool:
+        """A datagram was too long for this machine or the path. Whether shorter ones can be sent instead."""
+        return False
 
     # -- the connection
 

@@ -47,13 +47,14 @@ from aioquic.quic.connection import (
     QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
 from agentao_trio._engine_incoming import Incoming
+from agentao_trio._engine_mtu import PathMTU
 from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 
 __all__ = ["Engine"]
@@ -61,6 +62,8 @@ __all__ = ["Engine"]
 #: Seconds that an acknowledgement waits for data to ride along with: a little more than there is between two deadlines
 #: of the packet clock. aioquic would send it after one millisecond, by itself.
 ACK_DELAY = 0.006
+#: What a peer takes that does not say what it takes (RFC 9000 §18.2).
+MAX_UDP_PAYLOAD = 65_527
 
 
 class Engine(Incoming):
@@ -81,6 +84,9 @@ class Engine(Incoming):
         self._congestion = self._loss._cc
         self._loss._pacer = MediaPacer(self._congestion.media, max_datagram_size=self._max_datagram_size)
         self._ack_delay = ACK_DELAY
+
+        self._path_mtu = PathMTU()
+        self._remote_max_datagram = MAX_UDP_PAYLOAD
 
     # -- who has something to say
 
@@ -177,6 +183,11 @@ class Engine(Incoming):
             acknowledge_at = self._space.ack_at
             if self._talkative or (acknowledge_at is not None and acknowledge_at <= now):
                 datagrams += self._write_streams(now, is_probe=is_probe)
+            # Not on a path that the peer has just moved to: what may be sent there is little (RFC 9000 §8.1).
+            if self._handshake_confirmed and self._network_paths[0].is_validated:
+                size = self._path_mtu.next_probe(now, self._congestion.packets_lost)
+                if size is not None:
+                    datagrams += self._write_mtu_probe(size, now)
         return datagrams
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
@@ -203,21 +214,13 @@ class Engine(Incoming):
 
     def _write_streams(self, now: float, *, is_probe: bool) -> list[tuple[bytes, Any]]:
         """As many packets as the pacer, the congestion window and the peer's credit allow."""
-        path, cid = self._network_paths[0], self._peer_cid.cid
+        path = self._network_paths[0]
         space, pacer = self._space, self._loss._pacer
-        builder = PacketBuilder(
-            self._crypto,
-            host_cid=self.host_cid,
-            is_client=self._is_client,
-            max_datagram_size=self._max_datagram_size,
-            packet_number=self._packet_number,
-            peer_cid=cid,
-            spin_bit=self._spin_bit,
-            version=self._version,
-        )
+        builder = self._new_builder(self._path_mtu.size)
+        pacer._max_datagram_size = self._path_mtu.size
         builder.max_flight_bytes = self._loss.congestion_window - self._loss.bytes_in_flight
         if is_probe:  # may exceed the congestion window (RFC 9002 §7)
-            builder.max_flight_bytes = max(builder.max_flight_bytes, self._max_datagram_size)
+            builder.max_flight_bytes = max(builder.max_flight_bytes, self._path_mtu.size)
         if not path.is_validated:
             builder.max_total_bytes = path.bytes_received * 3 - path.bytes_sent
         while self._talkative or space.ack_at is not None:
@@ -237,7 +240,23 @@ class Engine(Incoming):
                 break  # the congestion window is full
             if builder.last_in_flight:  # acknowledgements alone are not paced (RFC 9002 §7.7)
                 pacer.update_after_send(now=now)
-        return self._flush_builder(builder=builder, network_path=path, peer_cid=cid, now=now)
+        return self._flush(builder, now)
+
+    def _new_builder(self, size: int) -> PacketBuilder:
+        return PacketBuilder(
+            self._crypto,
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            spin_bit=self._spin_bit,
+            version=self._version,
+        )
+
+    def _flush(self, builder: PacketBuilder, now: float) -> list[tuple[bytes, Any]]:
+        path = self._network_paths[0]
+        return self._flush_builder(builder=builder, network_path=path, peer_cid=self._peer_cid.cid, now=now)
 
     def _fill_packet(self, builder: PacketBuilder, space: QuicPacketSpace) -> None:
         """Let streams speak in turn until all is said or the packet has no room for the next."""
@@ -275,6 +294,42 @@ class Engine(Incoming):
         """See to it that ``stream`` gets its turn again if the packet with its latest frame is lost."""
         assert builder._packet is not None
         builder._packet.delivery_handlers.append((self._on_delivery, (stream,)))
+
+    # -- the size of datagrams
+
+    def search_mtu(self, most: int) -> None:
+        self._path_mtu.allow(min(most, self._remote_max_datagram))
+
+    def too_long(self) -> bool:
+        return self._path_mtu.too_long()
+
+    @property
+    def datagram_size(self) -> int:  # type: ignore[override]
+        return self._path_mtu.size
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        limit = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
+        if limit is not None:
+            self._remote_max_datagram = limit
+
+    def _write_mtu_probe(self, size: int, now: float) -> list[tuple[bytes, Any]]:
+        """A packet of a PING and padding (RFC 9000 §14.4), of ``size`` bytes in all."""
+        builder = self._new_builder(size)
+        builder.begin()
+        packet = builder._packet
+        assert packet is not None
+        builder._buffer.push_bytes(bytes((QuicFrameType.PING,)).ljust(builder.limit - builder._buffer.tell(), b"\0"))
+        # Not in flight, as aioquic calls it: neither does it wait for the congestion window, nor is its loss a sign of
+        # a full queue (RFC 9000 §14.4).
+        packet.is_ack_eliciting = True
+        packet.delivery_handlers.append((self._on_mtu_probe_delivery, ()))
+        builder.end()
+        self._loss._time_of_last_sent_ack_eliciting_packet = now
+        return self._flush(builder, now)
+
+    def _on_mtu_probe_delivery(self, delivery: QuicDeliveryState) -> None:
+        self._path_mtu.answered(arrived=delivery is QuicDeliveryState.ACKED)
 
     # -- credit follows consumption
 

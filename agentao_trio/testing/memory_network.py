@@ -49,9 +49,9 @@ class MemoryNetwork:
 
     Probabilities (0 to 1, per datagram): ``loss``, ``duplicate``, and ``reorder``, of being held back long enough for
     others to overtake. Seconds: ``delay`` one way, and up to ``jitter`` more, drawn anew for each datagram; with
-    ``in_order`` jitter alone does not change the order. ``mtu`` counts IP and UDP headers, 28 bytes. ``icmp``: the
-    sender is told (by an error from ``receive``) when nobody listens at an address or a datagram does not fit;
-    without it there is silence.
+    ``in_order`` jitter alone does not change the order. ``mtu`` is the path's, and counts IP and UDP headers, 28 bytes.
+    ``icmp``: the sender is told (by an error from ``receive``) when nobody listens at an address or a datagram does not
+    fit; without it there is silence. ``link_mtu`` is that of the sockets' own machines, which refuse what is longer.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class MemoryNetwork:
         reorder: float = 0.0,
         mtu: int | None = None,
         icmp: bool = True,
+        link_mtu: int = 1500,
     ) -> None:
         self.loss = loss
         self.delay = delay
@@ -75,6 +76,7 @@ class MemoryNetwork:
         self.reorder = reorder
         self.mtu = mtu
         self.icmp = icmp
+        self.link_mtu = link_mtu
         self._random = random.Random(seed)
         self._sockets: dict[Address, MemorySocket] = {}
         self._next_port = 49_152
@@ -206,9 +208,11 @@ class MemorySocket:
         return host, port
 
     def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram; it may get lost. Raises OSError once this is closed."""
+        """Send one datagram; it may get lost. Raises OSError once this is closed, and for one that is too long."""
         if self._closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if len(data) + HEADERS > self._network.link_mtu:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self._network._send(self, data, to)
 
     def receive(self) -> tuple[bytes, Address]:

@@ -144,6 +144,7 @@ READ = {
     (QuicConnection, "_handle_stream_frame"): "8c79348a854e",
     (QuicConnection, "_initialize"): "6a41681e541c",
     (QuicConnection, "_on_max_stream_data_delivery"): "76e906ea95ee",
+    (QuicConnection, "_parse_transport_parameters"): "0da95a03bd5b",
     (QuicConnection, "_payload_received"): "612b67759a96",
     (QuicConnection, "_unblock_streams"): "cfde0b0287e2",
     (QuicConnection, "_write_ack_frame"): "dc0bde63adda",
@@ -165,7 +166,9 @@ READ = {
     (QuicPacketBuilder, "start_frame"): "53af20167bc2",
     (QuicPacketBuilder, "start_packet"): "63a59deba361",
     (QuicPacketPacer, "update_rate"): "ec763995d360",
+    (QuicPacketRecovery, "_on_packets_lost"): "77a0ba759513",
     (QuicPacketRecovery, "get_loss_detection_time"): "de155cb9bef9",
+    (QuicPacketRecovery, "on_packet_sent"): "a83baa6e0570",
     (QuicStreamReceiver, "handle_frame"): "c54bce9f11e6",
     (QuicStreamSender, "get_frame"): "c9d68a424b94",
     (QuicStreamSender, "on_data_delivery"): "675e1c2812ea",
@@ -334,6 +337,8 @@ def test_recovery_has_the_figures_we_show() -> None:
     recovery = wire("stock").client._loss
     assert isinstance(recovery, QuicPacketRecovery)
     assert recovery._rtt_smoothed == 0.0
+    assert recovery._time_of_last_sent_ack_eliciting_packet == 0.0
+    assert recovery._pacer._max_datagram_size == 1200
     assert recovery.congestion_window > 0
     assert recovery.bytes_in_flight == 0
     assert QuicPacketSpace().largest_acked_packet == 0

@@ -207,8 +207,11 @@ LAYERS = {
     "_engine_stock": waits("_engine_congestion", theirs="aioquic cryptography"),
     "_engine_incoming": waits("_engine_stock", theirs="aioquic"),
     "_engine_outgoing": waits(theirs="aioquic"),
-    "_engine_streams": waits("_engine_congestion", "_engine_incoming", "_engine_outgoing", theirs="aioquic"),
-    "_engine": waits("_engine_stock", "_engine_streams", theirs="attrs aioquic cryptography"),
+    "_engine_mtu": waits(theirs="aioquic"),
+    "_engine_streams": waits(
+        "_engine_congestion", "_engine_incoming", "_engine_mtu", "_engine_outgoing", theirs="aioquic"
+    ),
+    "_engine": waits("_engine_mtu", "_engine_stock", "_engine_streams", theirs="attrs aioquic cryptography"),
     "_datagrams": waits("errors"),
     "_streams": waits("errors", "_engine"),
     "_connection": waits("errors", "legible", "_datagrams", "_streams", "_engine"),
