@@ -1,8 +1,9 @@
 """So many calls through the package: each says a packet every 20 ms and listens to its echo.
 
-    python -m benchmarks.trio_client PORT CA_FILE CALLS SECONDS agentao|stock
+    python -m benchmarks.trio_client PORT CA_FILE CALLS SECONDS agentao|ethernet|stock
 
-Prints a :class:`~benchmarks.talk.Report` as JSON. With ``stock`` the same client runs on aioquic's own engine.
+Prints a :class:`~benchmarks.talk.Report` as JSON. With ``ethernet`` its datagrams are no longer than Ethernet's, with
+``stock`` the same client runs on aioquic's own engine.
 """
 
 from __future__ import annotations
@@ -92,7 +93,11 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
 
 
 async def main(port: str, ca_file: str, calls: str, seconds: str, engine: str) -> None:
-    settings = TransportSettings(engine="stock" if engine == "stock" else "agentao")
+    settings = {
+        "agentao": TransportSettings(),
+        "ethernet": TransportSettings(max_datagram_size=1452),
+        "stock": TransportSettings(engine="stock"),
+    }[engine]
     tls = ClientTLS(ca=ca_file, server_name="localhost")
     async with open_session(f"quic://127.0.0.1:{port}", tls=tls, transport=settings) as session:
         print((await run(session, int(calls), float(seconds))).as_json())
