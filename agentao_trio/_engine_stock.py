@@ -111,9 +111,12 @@ class StockEngine(QuicConnection):
     def release(self, stream_id: int) -> None:
         """The program is done with a stream that the peer opened, and so is the engine."""
 
-    # -- the size of datagrams: aioquic's are as long as its configuration says
+    # -- the size of datagrams: aioquic does not look for more
 
-    datagram_size: int = SMALLEST_MAX_DATAGRAM_SIZE
+    @property
+    def datagram_size(self) -> int:
+        """How many bytes of UDP payload a datagram may have."""
+        return SMALLEST_MAX_DATAGRAM_SIZE
 
     def search_mtu(self, most: int) -> None:
         """Find out whether the path carries datagrams of more than 1200 bytes, and up to ``most``."""

@@ -304,7 +304,7 @@ class Engine(Incoming):
         return self._path_mtu.too_long()
 
     @property
-    def datagram_size(self) -> int:  # type: ignore[override]
+    def datagram_size(self) -> int:
         return self._path_mtu.size
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
