@@ -88,8 +88,7 @@ class PathMTU:
     def answered(self, *, arrived: bool) -> None:
         """The latest probe was acknowledged, or lost."""
         self._is_asking = False
-        if self._candidate is None:
-            return  # not in question any more
+        assert self._candidate is not None  # as long as a probe is under way
         if arrived:
             self.size = self._candidate
         else:

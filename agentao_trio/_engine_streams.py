@@ -54,7 +54,7 @@ from aioquic.quic.stream import QuicStream
 
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
 from agentao_trio._engine_incoming import Incoming
-from agentao_trio._engine_mtu import PathMTU
+from agentao_trio._engine_mtu import SIZES, PathMTU
 from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
 
 __all__ = ["Engine"]
@@ -62,8 +62,6 @@ __all__ = ["Engine"]
 #: Seconds that an acknowledgement waits for data to ride along with: a little more than there is between two deadlines
 #: of the packet clock. aioquic would send it after one millisecond, by itself.
 ACK_DELAY = 0.006
-#: What a peer takes that does not say what it takes (RFC 9000 §18.2).
-MAX_UDP_PAYLOAD = 65_527
 
 
 class Engine(Incoming):
@@ -86,7 +84,7 @@ class Engine(Incoming):
         self._ack_delay = ACK_DELAY
 
         self._path_mtu = PathMTU()
-        self._remote_max_datagram = MAX_UDP_PAYLOAD
+        self._remote_max_datagram = SIZES[-1]  # unless the peer takes less (RFC 9000 §18.2)
 
     # -- who has something to say
 

@@ -18,10 +18,8 @@ from agentao_trio.transport import (
     Connection,
     ReceiveStream,
     TransportSettings,
-    open_connection,
-    open_listener,
 )
-from tests.support.quic import Pair, client_tls, connected, server_tls
+from tests.support.quic import Pair, connected, connected_over_udp
 
 SEARCHING = TransportSettings(max_datagram_size=8848)
 
@@ -144,11 +142,7 @@ async def test_a_peer_gets_no_more_than_it_takes(autojump_clock: MockClock) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing keeps a datagram from being sent in fragments")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_on_real_sockets(host: str) -> None:
-    async with (
-        open_listener((host, 0), tls=server_tls()) as listener,
-        open_connection(host, listener.address[1], tls=client_tls()) as client,
-    ):
-        server = await listener.accept()
+    async with connected_over_udp(host) as (client, server, _):
         with trio.fail_after(30):
             while client.statistics().datagram_size < 8848 or server.statistics().datagram_size < 8848:
                 await trio.sleep(0.05)

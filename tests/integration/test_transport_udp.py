@@ -21,7 +21,7 @@ from agentao_trio.transport import (
     open_udp_socket,
 )
 from tests.support.ports import silent_port
-from tests.support.quic import client_tls, server_tls
+from tests.support.quic import client_tls, connected_over_udp, server_tls
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,11 +32,7 @@ def open_sockets() -> int:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_bytes_arrive_over_udp(host: str) -> None:
-    async with (
-        open_listener((host, 0), tls=server_tls()) as listener,
-        open_connection(host, listener.address[1], tls=client_tls()) as client,
-    ):
-        server = await listener.accept()
+    async with connected_over_udp(host) as (client, server, listener):
         sender = await client.open_uni()
 
         async def send() -> None:
@@ -132,11 +128,7 @@ async def test_a_bad_key_is_a_value_error() -> None:
 
 
 async def test_a_full_send_buffer_drops_and_does_not_wait() -> None:
-    async with (
-        open_listener((LOOPBACK, 0), tls=server_tls()) as listener,
-        open_connection(LOOPBACK, listener.address[1], tls=client_tls()) as client,
-    ):
-        server = await listener.accept()
+    async with connected_over_udp(LOOPBACK) as (client, server, _):
         assert isinstance(client._socket, UdpSocket)
         real = client._socket._socket
 

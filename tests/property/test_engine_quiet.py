@@ -159,7 +159,8 @@ class Talk:
                     engine.handle_timer(self.now)
                     self._collect(side)
                 for datagram, to in engine.datagrams_to_send(self.now):
-                    assert len(datagram) <= MOST
+                    probe = engine._path_mtu._candidate if isinstance(engine, Engine) else None
+                    assert len(datagram) <= engine.datagram_size or len(datagram) == probe
                     if len(datagram) <= CARRIED and (side == 0 or to == self.client_address):
                         self.under_way[side].append(datagram)
                         self.seen[side].append(datagram)

@@ -64,6 +64,16 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
+async def connected_over_udp(host: str) -> AsyncIterator[tuple[Connection, Connection, Listener]]:
+    """Client, server and listener on real sockets of this machine."""
+    async with (
+        open_listener((host, 0), tls=server_tls()) as listener,
+        open_connection(host, listener.address[1], tls=client_tls()) as client,
+    ):
+        yield client, await listener.accept(), listener
+
+
+@contextlib.asynccontextmanager
 async def connected(
     network: MemoryNetwork | None = None,
     *,
