@@ -62,10 +62,11 @@ EXPECTED = (*MISUSE, AgentaoError, OSError)
 
 def run(command: Callable[[], Awaitable[int]], *, clock: trio.abc.Clock | None = None) -> int:
     """Run a command under trio and return its exit status. Expected failures become one line on stderr."""
+    # A script's shell has what it starts in the background ignore SIGINT. The first one is received all the same, see
+    # until_signalled, so the second has to count, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        # Ctrl-C is raised at the command's own checkpoints only: in a task of a session it would end that, and the
-        # command, which lets calls finish, would wait for them all the same.
-        return trio.run(command, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+        return trio.run(command, clock=clock)
     except (KeyboardInterrupt, *EXPECTED, BaseExceptionGroup) as error:
         causes = list(_leaves(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):

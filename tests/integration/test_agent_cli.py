@@ -318,8 +318,12 @@ def test_a_signal_in_mid_call_hangs_up_and_ends(number: signal.Signals, status: 
         assert [call.status for call in history.calls()] == ["completed"]
 
 
-#: The command, with more patience for calls in progress than anybody has who presses Ctrl-C twice.
-PATIENT = "from agentao_trio.cli import agent, main; agent.DRAIN = 600.0; main()"
+#: The command as a script's shell starts it in the background, where SIGINT is ignored, and with more patience for
+#: calls in progress than anybody has who presses Ctrl-C twice.
+PATIENT = """\
+import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)
+from agentao_trio.cli import agent, main; agent.DRAIN = 600.0; main()
+"""
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_calls(tmp_path: Path) -> None:
