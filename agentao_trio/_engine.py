@@ -45,7 +45,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from agentao_trio._engine_mtu import BASE, SIZES
-from agentao_trio._engine_stock import StockEngine
+from agentao_trio._engine_stock import StockEngine, backlog, unsent
 from agentao_trio._engine_streams import Engine
 
 __all__ = [
@@ -55,10 +55,12 @@ __all__ = [
     "ServerTLS",
     "StockEngine",
     "TransportSettings",
+    "backlog",
     "client_configuration",
     "events",
     "new_engine",
     "server_configuration",
+    "unsent",
 ]
 
 # aioquic logs under "quic"; without a handler its warnings would end up on the user's terminal.

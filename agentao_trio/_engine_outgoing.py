@@ -60,6 +60,9 @@ class PacketBuilder(QuicPacketBuilder):
             tls.Epoch.ONE_RTT, False, False, False, self._packet_number, QuicPacketType.ONE_RTT
         )
         self.quic_logger_frames = self._packet.quic_logger_frames
+        #: Who said what in it: a sender, the offset of its first byte and the one behind its last, and so on. One list
+        #: for all, because it is looked at again when the packet is acknowledged, and has left the cache by then.
+        self.said: list[Any] = []
         #: Where in its buffer the packet has to end, so that its tag still fits.
         self.limit = self._flight_capacity - self._crypto.aead_tag_size
         self._buffer.seek(self._header_size)
@@ -71,6 +74,9 @@ class PacketBuilder(QuicPacketBuilder):
         assert packet is not None
         size = buffer.tell()
         self._packet = None
+        if self.said:
+            packet.in_flight = packet.is_ack_eliciting = True
+            packet.delivery_handlers.append((_on_delivery, (self.said,)))
         if size == self._header_size:
             return False
         least = self._header_size + PACKET_NUMBER_MAX_SIZE - PACKET_NUMBER_SEND_SIZE
@@ -133,11 +139,38 @@ class Outgoing(QuicStreamSender):
         if end_stream:
             self._buffer_fin = self._buffer_stop
             self._pending_eof = True
+        self._talkative.setdefault(self._stream, False)
 
     def _changeable_buffer(self) -> bytearray:
         if not isinstance(self._buffer, bytearray):
             self._buffer = bytearray(self._buffer)
         return self._buffer
+
+    def write_new(self, builder: PacketBuilder, credit: int) -> int:
+        """Write what there is to send, where it is new data, the peer takes all of it, and the packet has room for it.
+        How many bytes that was; 0 where it is not so."""
+        stream, buffer = self._stream, builder._buffer
+        start, stop = self.highest_offset, self._buffer_stop
+        size = stop - start
+        head = self._head
+        if (
+            self._lost
+            or self._buffer_fin is not None
+            or size > credit
+            or stop > stream.max_stream_data_remote
+            or stop > _TAIL_LIMIT
+            or size > builder.limit - buffer.tell() - len(head) - _TAIL.size
+            or stream.is_blocked
+        ):
+            return 0
+        data = self._buffer
+        if size < len(data):
+            data = data[-size:]
+        buffer.push_bytes(head + _TAIL.pack(0x8000_0000 | start, 0x4000 | size) + data)
+        builder.said += (self, start, stop)
+        self.highest_offset = stop
+        self.buffer_is_empty = True
+        return size
 
     def write_frames(self, builder: PacketBuilder, credit: int) -> tuple[bool, int]:
         """Write what there is to send into the packet. Whether that is all of it, or all that the peer allows, and how
@@ -210,3 +243,9 @@ class Outgoing(QuicStreamSender):
             super().on_data_delivery(delivery, start, stop, fin)
             self._lost = len(self._pending) > 0
             self._talkative.setdefault(self._stream, False)
+
+
+def _on_delivery(delivery: QuicDeliveryState, said: list[Any]) -> None:
+    each = iter(said)
+    for sender, start, stop in zip(each, each, each, strict=True):
+        sender.on_data_delivery(delivery, start, stop, False)

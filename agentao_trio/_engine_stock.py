@@ -11,14 +11,25 @@ from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from aioquic.quic.connection import END_STATES, QuicConnection, QuicConnectionState, stream_is_client_initiated
+from aioquic.quic.stream import QuicStreamSender
 from cryptography.hazmat.primitives import serialization
 
-from agentao_trio._engine_congestion import COUNTING
+from agentao_trio._engine_congestion import COUNTING, MediaRate
 
-__all__ = ["MAX_CLOSE_REASON", "StockEngine"]
+__all__ = ["MAX_CLOSE_REASON", "StockEngine", "backlog", "unsent"]
 
 #: Bytes of a close reason that are sent; a CLOSE frame has to fit one datagram of 1200 bytes.
 MAX_CLOSE_REASON = 512
+
+
+def backlog(sender: QuicStreamSender) -> int:
+    """Bytes written to a stream that the peer has not acknowledged, sent or not. 0 once it was reset."""
+    return len(sender._buffer) if sender._reset_error_code is None else 0
+
+
+def unsent(sender: QuicStreamSender) -> int:
+    """Bytes written to a stream that no packet has carried yet. 0 once it was reset."""
+    return sender._buffer_stop - sender.highest_offset if sender._reset_error_code is None else 0
 
 
 class StockEngine(QuicConnection):
@@ -32,6 +43,8 @@ class StockEngine(QuicConnection):
 
     def __init__(self, *, max_inbound_streams: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        #: For who writes at the pace of a clock, to say how much. To aioquic that makes no difference.
+        self.media = MediaRate()
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = max_inbound_streams
 
@@ -59,19 +72,9 @@ class StockEngine(QuicConnection):
         limit = self._remote_max_streams_uni if unidirectional else self._remote_max_streams_bidi
         return limit - self.get_next_available_stream_id(is_unidirectional=unidirectional) // 4
 
-    def backlog(self, stream_id: int) -> int:
-        """Bytes written to a stream that the peer has not acknowledged, sent or not. 0 once it was reset or is gone."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.sender._reset_error_code is not None:
-            return 0
-        return len(stream.sender._buffer)
-
-    def unsent(self, stream_id: int) -> int:
-        """Bytes written to a stream that no packet has carried yet. 0 once it was reset or is gone."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.sender._reset_error_code is not None:
-            return 0
-        return stream.sender._buffer_stop - stream.sender.highest_offset
+    def sender(self, stream_id: int) -> QuicStreamSender:
+        """The sending half of a stream: what ``send_stream_data`` writes to, for who writes often."""
+        return self._get_or_create_stream_for_send(stream_id).sender
 
     def is_drained(self) -> bool:
         """Whether the peer has acknowledged everything that was written: data, FINs and resets."""
@@ -93,10 +96,6 @@ class StockEngine(QuicConnection):
         """Whether both directions of a stream have ended and nothing of it is remembered. For the driver to ask once
         its program is done with the stream, until it is so."""
         return self._stream_is_discarded(stream_id)
-
-    def send_media(self, stream_id: int, data: bytes) -> None:
-        """Like ``send_stream_data``, for what comes at the pace of a clock. To aioquic that makes no difference."""
-        self.send_stream_data(stream_id, data)
 
     # -- credit: who reads is no concern of aioquic's
 

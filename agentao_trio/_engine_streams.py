@@ -11,7 +11,7 @@ front. A stream leaves it when all is said, or when the peer's flow control forb
 in ``_blocked`` until the peer raises any of its limits. What makes a stream talkative is in one place each:
 
 ==============================================  =====================================================
-data, FIN, reset or stop by the program         ``send_stream_data``, ``reset_stream``, ``stop_stream``
+data, FIN, reset or stop by the program         ``Outgoing.write``, ``reset_stream``, ``stop_stream``
 new credit for the peer                         ``consumed``, ``cut_short``
 a reset in answer to the peer's STOP_SENDING    ``_handle_stop_sending_frame``
 a packet with any of it was lost                ``_on_delivery``, ``Outgoing.on_data_delivery``
@@ -50,7 +50,7 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import QuicStream
+from aioquic.quic.stream import QuicStream, QuicStreamSender
 
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
 from agentao_trio._engine_incoming import Incoming
@@ -80,7 +80,8 @@ class Engine(Incoming):
 
         assert isinstance(self._loss._cc, MediaWindow)
         self._congestion = self._loss._cc
-        self._loss._pacer = MediaPacer(self._congestion.media, max_datagram_size=self._max_datagram_size)
+        self.media = self._congestion.media
+        self._loss._pacer = MediaPacer(self.media, max_datagram_size=self._max_datagram_size)
         self._ack_delay = ACK_DELAY
 
         self._path_mtu = PathMTU()
@@ -88,19 +89,17 @@ class Engine(Incoming):
 
     # -- who has something to say
 
-    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+    def sender(self, stream_id: int) -> QuicStreamSender:
         stream = self._streams.get(stream_id)
         if stream is None or not isinstance(stream.sender, Outgoing):
             stream = self._get_or_create_stream_for_send(stream_id)
             if stream.sender._reset_error_code is None:  # or it refuses by itself to be written to
                 stream.sender = Outgoing(stream, self._talkative)
             self._is_quiet = False  # a stream beyond the limit of the peer has to be told of
-        stream.sender.write(data, end_stream)
-        self._talkative.setdefault(stream, False)
+        return stream.sender
 
-    def send_media(self, stream_id: int, data: bytes) -> None:
-        self._congestion.media.written += len(data)
-        self.send_stream_data(stream_id, data)
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        self.sender(stream_id).write(data, end_stream)
 
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         super().reset_stream(stream_id, error_code)
@@ -266,8 +265,13 @@ class Engine(Incoming):
             sender = stream.sender
             if not sender.buffer_is_empty:  # as it is after a reset, for good
                 assert isinstance(sender, Outgoing)  # nobody else's is written to
+                credit = self._remote_max_data - self._remote_max_data_used
+                if used := sender.write_new(builder, credit):  # nearly always
+                    self._remote_max_data_used += used
+                    del talkative[stream]
+                    continue
                 before = builder._buffer.tell()
-                is_all, used = sender.write_frames(builder, self._remote_max_data - self._remote_max_data_used)
+                is_all, used = sender.write_frames(builder, credit)
                 self._remote_max_data_used += used
                 if not is_all:
                     if builder._buffer.tell() != before:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-from agentao_trio._engine import StockEngine, TransportSettings
+from agentao_trio._engine import StockEngine, TransportSettings, backlog, unsent
 from agentao_trio.errors import ConnectionLost, StreamReset
 
 __all__ = ["BidiStream", "Owner", "Place", "ReceiveStream", "SendStream"]
@@ -92,6 +92,7 @@ class SendStream(trio.abc.SendStream):
         "_ended",
         "_paced",
         "_place",
+        "_sender",
         "_stopped",
         "stream_id",
     )
@@ -99,6 +100,7 @@ class SendStream(trio.abc.SendStream):
     def __init__(self, connection: Owner, stream_id: int, *, paced: bool = False) -> None:
         self.stream_id: int = stream_id
         self._connection = connection
+        self._sender = connection._engine.sender(stream_id)
         self._paced = paced
         self._place = Place()
         self._ended = False  # by us
@@ -112,12 +114,12 @@ class SendStream(trio.abc.SendStream):
     @property
     def backlog(self) -> int:
         """Bytes written that the peer has not acknowledged yet. They cannot be taken back."""
-        return self._connection._engine.backlog(self.stream_id)
+        return backlog(self._sender)
 
     @property
     def unsent(self) -> int:
         """Those of them that have not left at all: the congestion window, or the peer, does not let them."""
-        return self._connection._engine.unsent(self.stream_id)
+        return unsent(self._sender)
 
     @trio.lowlevel.enable_ki_protection
     def write(self, data: bytes) -> None:
@@ -129,9 +131,8 @@ class SendStream(trio.abc.SendStream):
         if self._ended or self._stopped is not None or connection._over:
             self._check()
         if self._paced:
-            connection._engine.send_media(self.stream_id, data)
-        else:
-            connection._engine.send_stream_data(self.stream_id, data)
+            connection._engine.media.written += len(data)
+        self._sender.write(data)
         if not connection._dirty:
             connection._mark_dirty()
 

@@ -150,8 +150,8 @@ class Downlink:
     tracker: SequenceTracker = attrs.field(factory=SequenceTracker, init=False)
     jitter: JitterEstimator = attrs.field(factory=JitterEstimator, init=False)
     codec: str = attrs.field(default="", init=False)
-    packets_received: int = attrs.field(default=0, init=False)
     bytes_received: int = attrs.field(default=0, init=False)
+    _without_payload: int = attrs.field(default=0, init=False)
     #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
     taps: list[Callable[[AudioFrame, float], None]] = attrs.field(factory=list, init=False)
     # The agent has a second to get going before the first frames are dropped.
@@ -161,6 +161,11 @@ class Downlink:
         return (
             f"<Downlink in {self.codec or 'no codec yet'}, {self.packets_received} packets, {self.tracker.lost} lost>"
         )
+
+    @property
+    def packets_received(self) -> int:
+        """Packets with audio that came in order."""
+        return self.tracker.received - self.tracker.late_or_duplicate - self._without_payload
 
     @property
     def dropped(self) -> int:
@@ -179,14 +184,15 @@ class Downlink:
         _, payload, self.codec, sequence_number, end_of_stream = fields
         arrival = self.tracker.feed(sequence_number, end_of_stream)
         if payload and arrival.kind is ArrivalKind.IN_ORDER:
-            self.packets_received += 1
             self.bytes_received += len(payload)
             self.jitter.feed(sequence_number, at)
             heard = _new_audio_frame((payload, self.codec, sequence_number, arrival.lost_before, end_of_stream))
             self._frames.publish(heard)
             for tap in self.taps:
                 tap(heard, at)
-        if self.tracker.ended:
+        elif not payload and arrival.kind is ArrivalKind.IN_ORDER:
+            self._without_payload += 1
+        if end_of_stream:
             self.end()
         return arrival.lost_before
 
@@ -264,24 +270,20 @@ class _Backlog:
 
     __slots__ = ("_earlier", "_latest_at", "_round_trip", "_written")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int, at: float, round_trip: float) -> None:
+        """One packet waits, of which ``size`` bytes are not acknowledged. It was written at ``at``; ``round_trip`` is
+        the shortest seen on its stream."""
         #: Bytes since there was nothing to wait for, and when the latest packet of them was written.
-        self._written = 0
-        self._latest_at = float("-inf")
-        # Of each packet before that one: where it ends, and when it was written. Nearly always there is none.
+        self._written = size
+        self._latest_at = at
+        # Of each packet before that one: where it ends, and when it was written.
         self._earlier: deque[tuple[int, float]] = deque()
-        self._round_trip = float("inf")  # the shortest seen
+        self._round_trip = round_trip
 
-    def wrote(self, size: int, now: float, *, is_alone: bool) -> None:
-        """A packet was written; ``is_alone``: all before it has been acknowledged."""
-        if is_alone or not self._written:
-            if (round_trip := now - self._latest_at) < self._round_trip:
-                self._round_trip = round_trip
-            self._earlier.clear()
-            self._written = size
-        else:
-            self._earlier.append((self._written, self._latest_at))
-            self._written += size
+    def wrote(self, size: int, now: float) -> None:
+        """A packet was written behind them."""
+        self._earlier.append((self._written, self._latest_at))
+        self._written += size
         self._latest_at = now
 
     def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
@@ -295,6 +297,12 @@ class _Backlog:
             return True
         oldest_unsent = next((at for end, at in earlier if end > sent), self._latest_at)
         return unsent > 0 and now - oldest_unsent > UNSENT_AGE
+
+
+def _writers_time(sequence: int) -> float:
+    """When a packet is written, by the writer's own clock: the slots it has had, in seconds. That stands still while
+    the whole program does, so that a stall of ours is not taken for one of the path's."""
+    return sequence * PACKET_INTERVAL
 
 
 @attrs.define(eq=False)
@@ -315,7 +323,9 @@ class Uplink:
     _idle_slots: int = attrs.field(default=0, init=False)
     _skipped_before: int = attrs.field(default=0, init=False)
     _stream: UplinkStream | None = attrs.field(default=None, init=False)
-    _backlog: _Backlog = attrs.field(factory=_Backlog, init=False)
+    # None while nothing waits that was written before: all of it has been acknowledged by the next slot.
+    _backlog: _Backlog | None = attrs.field(default=None, init=False)
+    _first: int = attrs.field(default=0, init=False)  # the number of the stream's first packet
     _codec: Codec | None = attrs.field(default=None, init=False)
     _template: FrameTemplate | None = attrs.field(default=None, init=False)
     _packetizer: Packetizer | None = attrs.field(default=None, init=False)
@@ -410,6 +420,7 @@ class Uplink:
     def _enqueue(self, packets: list[bytes], passage: Passage | None) -> None:
         self._queue.extend([(packet, passage) for packet in packets])
         self._accepted += len(packets)
+        self._idle_slots = 0
         if passage is not None:
             passage.queued += len(packets)
         if packets and self._slot is None:
@@ -492,7 +503,6 @@ class Uplink:
         if not self._queue:
             self._pass_slot()
             return
-        self._idle_slots = 0
         payload, passage = self._queue.popleft()
         codec, outlets = self._codec, self.outlets
         assert codec is not None  # packets come from a codec
@@ -541,13 +551,11 @@ class Uplink:
     def _write_packet(self, payload: bytes, codec: Codec) -> bool:
         sequence = self._sequence
         self._sequence = sequence + 1
-        # The writer's own time: the slots it has had, in seconds. It stands still while the whole program does, so that
-        # a stall of ours is not taken for one of the path's.
-        now = sequence * PACKET_INTERVAL
         stream = self._stream
-        is_alone = stream is not None and not stream.backlog  # as nearly always
-        if not is_alone:
-            stream = self._usable_stream(len(payload), now)
+        if stream is not None and not stream.backlog:  # as nearly always
+            self._backlog = None
+        else:
+            stream = self._usable_stream(len(payload), sequence)
         if stream is None:
             self.counters.packets_shed += 1
             return False
@@ -559,21 +567,28 @@ class Uplink:
             self._stream = None
             self.counters.packets_shed += 1
             return False
-        self._backlog.wrote(len(frame), now, is_alone=is_alone)
+        if self._backlog is not None:
+            self._backlog.wrote(len(frame), _writers_time(sequence))
         self.bytes_sent += len(payload)
         return True
 
-    def _usable_stream(self, size: int, now: float) -> UplinkStream | None:
+    def _usable_stream(self, size: int, sequence: int) -> UplinkStream | None:
+        """The stream, if packet number ``sequence``, of ``size`` bytes, would not come too late."""
         if self._stream is None:
             self._stream = self._open_stream()
-            if self._stream is None:
-                return None
-            self._backlog = _Backlog()
-            self.counters.streams_opened += 1
+            if self._stream is not None:
+                self._backlog = None
+                self._first = sequence
+                self.counters.streams_opened += 1
+            return self._stream
         stream = self._stream
         backlog = stream.backlog
+        if self._backlog is None:
+            # All of it is the packet before this one. The one before that was acknowledged by then.
+            round_trip = PACKET_INTERVAL if sequence - 1 > self._first else float("inf")
+            self._backlog = _Backlog(backlog, _writers_time(sequence - 1), round_trip)
         is_full = backlog > _MOST_BACKLOG * (size + _FRAME_OVERHEAD)
-        return None if is_full or self._backlog.is_stale(stream.unsent, backlog, now) else stream
+        return None if is_full or self._backlog.is_stale(stream.unsent, backlog, _writers_time(sequence)) else stream
 
     def _end_stream(self) -> None:
         if self._stream is None and self._finishing and self.counters.streams_opened:

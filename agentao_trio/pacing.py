@@ -95,18 +95,20 @@ class Slot:
     __slots__ = ("_joined_at", "_members", "_on_slot", "skipped")
 
     def __init__(self, members: dict[Slot, None], on_slot: Callable[[float], None], joined_at: float) -> None:
-        self._members = members
+        self._members: dict[Slot, None] | None = members
         self._on_slot = on_slot
         self._joined_at = joined_at
         #: Slots that passed unused because the whole program was late by more than a period.
         self.skipped: int = 0
 
     def __repr__(self) -> str:
-        return f"<Slot {'in use' if self in self._members else 'left'}, {self.skipped} skipped>"
+        return f"<Slot {'in use' if self._members is not None else 'left'}, {self.skipped} skipped>"
 
     def leave(self) -> None:
         """Give the place back: the member is not called any more. Harmless when repeated."""
-        self._members.pop(self, None)
+        if self._members is not None:
+            del self._members[self]
+            self._members = None
 
 
 class PacketClock:
@@ -131,6 +133,7 @@ class PacketClock:
         # Until when what has arrived can wait.
         self._patience = period
         self._read_by = -math.inf
+        self._joined_at = -math.inf  # the latest member
         # Dicts, not sets: release order is join order, so that one seed gives one packet trace.
         self._phases: list[dict[Slot, None]] = [{} for _ in range(phases)]
         self._alarm: Alarm | None = None
@@ -149,7 +152,8 @@ class PacketClock:
         one packet, join and leave; what it raises leaves :meth:`run` or :meth:`catch_up`.
         """
         members = self._emptiest_phase()
-        slot = Slot(members, on_slot, self.now())
+        self._joined_at = self.now()
+        slot = Slot(members, on_slot, self._joined_at)
         members[slot] = None
         if self._alarm is not None:
             self._look_ahead()
@@ -232,15 +236,16 @@ class PacketClock:
         return math.floor((self.now() - self._origin) / self._step + 1e-6) // self._stride * self._stride
 
     def _release(self, ticks: range, deadline: float) -> None:
-        # Who has joined after the deadline is not late for it.
         phases = [self._phases[tick % len(self._phases)] for tick in ticks]
-        members = [slot for phase in phases for slot in phase if slot._joined_at <= deadline]
+        members = [slot for phase in phases for slot in phase]
+        if self._joined_at > deadline:  # who has joined after the deadline is not late for it
+            members = [slot for slot in members if slot._joined_at <= deadline]
         if not members:
             return
         self._ticks += 1
         self._lateness.add(max(0.0, self.now() - deadline))
         for slot in members:
-            if slot in slot._members:  # it may have left since, on another's turn
+            if slot._members is not None:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
 
     def _skip(self, ticks: range) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import struct
 import sys
 import uuid
+from array import array
 from typing import Any
 
 from aioquic.asyncio.client import connect
@@ -21,7 +22,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 from benchmarks import naive
-from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
+from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech, times
 
 ORIGINATE, STREAM_EVENTS, AUDIO = 1430677891, 959835745, 2991054320
 
@@ -76,10 +77,10 @@ class Call:
         self.client = client
         self.call_sid = call_sid
         self.inbox = client.inboxes[call_sid] = asyncio.Queue()
-        self.sent_at: list[float] = []
+        self.sent_at = times()
         self.received = 0
 
-    async def speak(self, offset: float, lateness: list[float]) -> None:
+    async def speak(self, offset: float, lateness: array[float]) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + offset
         for payload in speech(1):
@@ -91,7 +92,7 @@ class Call:
             lateness.append(now - deadline)
             self.client.say(naive.Audio(self.call_sid, payload, "PCMU", number, False))
 
-    async def listen(self, echoes: list[float]) -> None:
+    async def listen(self, echoes: array[float]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             frame = await self.inbox.get()
@@ -108,8 +109,8 @@ async def run(client: Client, calls: int, seconds: float) -> Report:
         numbers = struct.pack("<i", 0) + string(call.call_sid) + struct.pack("<i", 6) + string("")
         client.ask(ORIGINATE, b"".join(texts) + numbers + struct.pack("<?i", False, 250) + string(client_id))
     await asyncio.sleep(0.5)
-    lateness: list[float] = []
-    echoes: list[float] = []
+    lateness = times()
+    echoes = times()
     listening = [asyncio.create_task(call.listen(echoes)) for call in placed]
     speaking = [asyncio.create_task(call.speak(PTIME * index / calls, lateness)) for index, call in enumerate(placed)]
 
@@ -117,8 +118,7 @@ async def run(client: Client, calls: int, seconds: float) -> Report:
         return sum(len(call.sent_at) for call in placed), sum(call.received for call in placed)
 
     await asyncio.sleep(WARM_UP)
-    lateness.clear()
-    echoes.clear()
+    del lateness[:], echoes[:]
     before, watch = counts(), Stopwatch()
     await asyncio.sleep(seconds)
     (cpu, wall), after = watch.read(), counts()

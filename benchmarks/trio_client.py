@@ -17,7 +17,7 @@ import trio
 from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
 from agentao_trio.transport import TransportSettings
 from benchmarks.floor import measure_floor
-from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech
+from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech, times
 
 
 class Talk:
@@ -25,11 +25,11 @@ class Talk:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.lateness: list[float] = []
-        self.echoes: list[float] = []
+        self.lateness = times()
+        self.echoes = times()
 
     async def listen(self, call: ActiveCall, *, task_status: trio.TaskStatus[None]) -> None:
-        sent_at: list[float] = []  # by sequence number; one that is shed spends its own, and the run is worth nothing
+        sent_at = times()  # by sequence number; one that is shed spends its own, and the run is worth nothing
 
         def sent(payload: bytes, codec: Codec, deadline: float) -> None:
             now = self.now()
@@ -63,8 +63,7 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
                 speaking.start_soon(speak, call)
                 await trio.sleep(PTIME / calls)
             await trio.sleep(WARM_UP)
-            talk.lateness.clear()
-            talk.echoes.clear()
+            del talk.lateness[:], talk.echoes[:]
             before, watch = session.statistics().media, Stopwatch()
             await trio.sleep(seconds)
             (cpu, wall), after = watch.read(), session.statistics().media

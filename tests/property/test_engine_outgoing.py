@@ -172,7 +172,10 @@ class Sending(RuleBasedStateMachine):
             if sender.buffer_is_empty:
                 continue
             before = builder._buffer.tell()
-            is_all, used = sender.write_frames(builder, self.remote_max_data - self.used)
+            used = sender.write_new(builder, self.remote_max_data - self.used)
+            is_all = used > 0
+            if not is_all:
+                is_all, used = sender.write_frames(builder, self.remote_max_data - self.used)
             self.used += used
             assert self.used <= self.remote_max_data
             assert sender.highest_offset <= stream.max_stream_data_remote

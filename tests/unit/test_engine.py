@@ -35,7 +35,7 @@ from agentao_trio._engine import (
 from agentao_trio._engine_congestion import MediaPacer, MediaWindow
 from agentao_trio._engine_incoming import Incoming
 from agentao_trio._engine_outgoing import Outgoing, PacketBuilder
-from agentao_trio._engine_stock import MAX_CLOSE_REASON
+from agentao_trio._engine_stock import MAX_CLOSE_REASON, backlog, unsent
 from tests.support.quic import HOST, client_tls, server_tls
 
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
@@ -372,17 +372,18 @@ def test_the_backlog_is_what_the_peer_has_not_acknowledged(kind: str) -> None:
     w.shake_hands()
     stream_id = w.client.open_stream(unidirectional=True)
     assert stream_id is not None
-    w.client.send_stream_data(stream_id, bytes(3000))
-    assert (w.client.backlog(stream_id), w.client.is_drained()) == (3000, False)
+    sender = w.client.sender(stream_id)
+    sender.write(bytes(3000))
+    assert (backlog(sender), w.client.is_drained()) == (3000, False)
     w.run(w.client.is_drained)
-    assert w.client.backlog(stream_id) == 0
-    w.client.send_stream_data(stream_id, bytes(3000))
+    assert backlog(sender) == 0
+    sender.write(bytes(3000))
     w.client.reset_stream(stream_id, 1)
-    assert w.client.backlog(stream_id) == 0
+    assert backlog(sender) == 0
     assert not w.client.is_drained()  # the reset is not acknowledged yet
     w.run(w.client.is_drained)
     w.run(lambda: w.client.discard(stream_id))
-    assert w.client.backlog(stream_id) == 0
+    assert backlog(sender) == 0
 
 
 @BOTH_ENGINES
@@ -477,7 +478,7 @@ def test_unread_data_stops_at_the_streams_window_and_goes_on_when_read() -> None
         server.consumed(stream_id, arrived - taken, 0)
         taken = arrived
         w.run(lambda arrived=arrived: len(w.received("server", stream_id)) > arrived)  # type: ignore[misc]
-    assert w.client.backlog(stream_id) < 20_000
+    assert backlog(w.client.sender(stream_id)) < 20_000
 
 
 def test_unread_data_of_many_streams_stops_at_the_connections_window() -> None:
@@ -670,13 +671,13 @@ def test_a_packet_costs_no_look_at_the_streams_that_are_silent(monkeypatch: pyte
     streams = [push(w, 10) for _ in range(400)]
     w.run(w.client.is_drained)
     asked = []
-    write_frames = Outgoing.write_frames
+    write_new = Outgoing.write_new
 
-    def note(self: Outgoing, builder: PacketBuilder, credit: int) -> tuple[bool, int]:
+    def note(self: Outgoing, builder: PacketBuilder, credit: int) -> int:
         asked.append(self)
-        return write_frames(self, builder, credit)
+        return write_new(self, builder, credit)
 
-    monkeypatch.setattr(Outgoing, "write_frames", note)
+    monkeypatch.setattr(Outgoing, "write_new", note)
     for stream_id in streams[:3]:
         w.client.send_stream_data(stream_id, bytes(100))
     w.run(w.client.is_drained)
@@ -733,12 +734,13 @@ def test_unsent_is_what_no_packet_has_carried() -> None:
     w.shake_hands()
     settle(w, 1.0)  # the pacer has to have something to give
     stream_id = push(w, 2_000)
-    assert w.client.unsent(stream_id) == 2_000
+    sender = w.client.sender(stream_id)
+    assert unsent(sender) == 2_000
     w.lose = lambda: True
     w.exchange()
-    assert (w.client.unsent(stream_id), w.client.backlog(stream_id)) == (0, 2_000)
+    assert (unsent(sender), backlog(sender)) == (0, 2_000)
     w.client.reset_stream(stream_id, 0)
-    assert w.client.unsent(stream_id) == 0
+    assert unsent(sender) == 0
 
 
 # -- strangers ------------------------------------------------------------------------------------------------------
