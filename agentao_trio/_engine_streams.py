@@ -262,9 +262,8 @@ class Engine(Incoming):
             stream, has_more = next(iter(talkative.items()))
             if has_more:
                 self._write_more(builder, space, stream)
-            sender = stream.sender
+            sender: Outgoing = stream.sender  # type: ignore[assignment]  # nobody else's is written to
             if not sender.buffer_is_empty:  # as it is after a reset, for good
-                assert isinstance(sender, Outgoing)  # nobody else's is written to
                 credit = self._remote_max_data - self._remote_max_data_used
                 if used := sender.write_new(builder, credit):  # nearly always
                     self._remote_max_data_used += used

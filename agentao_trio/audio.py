@@ -347,7 +347,7 @@ class JitterEstimator:
 
         Raises ValueError for a time that is not a finite number, which would spoil the estimate for good.
         """
-        if not -math.inf < arrived_at < math.inf:
+        if not math.isfinite(arrived_at):
             raise ValueError(f"a packet cannot arrive at {arrived_at} seconds")
         before = self._sequence_number
         if before is not None:

@@ -168,13 +168,13 @@ class ActiveCall(CallAudio, CallControl):
 
     def statistics(self) -> CallStatistics:
         """A snapshot of this call's figures."""
-        sent, tracker = self._uplink.counters, self._downlink.tracker
+        sent, tracker, lateness = self._uplink.counters, self._downlink.tracker, self._uplink.clock.lateness
         return CallStatistics(
             **attrs.asdict(self._media()),
             packets_queued=self._uplink.queued,
             uplinks_opened=sent.streams_opened,
-            lateness_p50=self._uplink.lateness.quantile(0.50),
-            lateness_p99=self._uplink.lateness.quantile(0.99),
+            lateness_p50=lateness.quantile(0.50),
+            lateness_p99=lateness.quantile(0.99),
             codec_received=self._downlink.codec,
             after_end_of_stream=tracker.after_eos,
             jitter_ms=self._downlink.jitter.jitter_ms,

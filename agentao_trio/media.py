@@ -32,7 +32,7 @@ from agentao_trio.audio_frames import AudioFields, FrameTemplate
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.convert import FrameConverter, SpeechConverter
 from agentao_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
-from agentao_trio.pacing import PACKET_INTERVAL, Lateness, PacketClock, Slot
+from agentao_trio.pacing import PACKET_INTERVAL, PacketClock, Slot
 
 __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "Uplink", "UplinkStream"]
 
@@ -177,10 +177,7 @@ class Downlink:
         return self._frames.subscribe(_packets(seconds))
 
     def arrived(self, fields: AudioFields, at: float) -> int:
-        """Take a frame that came at ``at`` seconds of trio's clock; returns how many are missing before it.
-
-        Never waits.
-        """
+        """Take a frame that came ``at`` seconds of trio's clock; how many are missing before it. Never waits."""
         _, payload, self.codec, sequence_number, end_of_stream = fields
         arrival = self.tracker.feed(sequence_number, end_of_stream)
         if payload and arrival.kind is ArrivalKind.IN_ORDER:
@@ -300,8 +297,7 @@ class _Backlog:
 
 
 def _writers_time(sequence: int) -> float:
-    """When a packet is written, by the writer's own clock: the slots it has had, in seconds. That stands still while
-    the whole program does, so that a stall of ours is not taken for one of the path's."""
+    """A packet's time by its writer's own clock, in seconds: it stands still while the whole program does."""
     return sequence * PACKET_INTERVAL
 
 
@@ -315,10 +311,9 @@ class Uplink:
     """
 
     call_sid: str
-    _clock: PacketClock
+    clock: PacketClock
     _open_stream: Callable[[], UplinkStream | None]
     counters: UplinkCounters = attrs.field(factory=UplinkCounters, init=False)
-    lateness: Lateness = attrs.field(factory=Lateness, init=False)
     _slot: Slot | None = attrs.field(default=None, init=False)
     _idle_slots: int = attrs.field(default=0, init=False)
     _skipped_before: int = attrs.field(default=0, init=False)
@@ -339,8 +334,7 @@ class Uplink:
     passage: Passage | None = attrs.field(default=None, init=False)
     #: On whose streams the packets go out: in a conference on those of the legs that hear the agent.
     outlets: tuple[Uplink, ...] = attrs.field(init=False, default=attrs.Factory(lambda self: (self,), takes_self=True))
-    #: Called with every packet that was sent, its codec and its slot's deadline in seconds of trio's clock. Must
-    #: not wait.
+    #: Called with each packet that was sent, its codec and its slot's deadline, by trio's clock. Must not wait.
     taps: list[Callable[[bytes, Codec, float], None]] = attrs.field(factory=list, init=False)
     _sending: bool = attrs.field(default=False, init=False)
     _finishing: bool = attrs.field(default=False, init=False)
@@ -519,7 +513,6 @@ class Uplink:
             passage.dropped += not was_sent
         if self._marks:
             self._settle_marks()
-        self.lateness.add(self._clock.now() - deadline)
         if (len(self._queue) <= _LOW or (passage is not None and passage.gone)) and self._changed:
             self._changed.unpark_all()
 
@@ -535,7 +528,7 @@ class Uplink:
 
     def _join_clock(self) -> None:
         if not self._ended:
-            self._slot = self._clock.join(self._on_slot)
+            self._slot = self.clock.join(self._on_slot)
             self._idle_slots = 0
 
     def _leave_clock(self) -> None:
@@ -559,7 +552,10 @@ class Uplink:
         if stream is None:
             self.counters.packets_shed += 1
             return False
-        frame = self._frame(payload, codec, sequence)
+        template = self._template
+        if template is None or template.call_sid is not self.call_sid or template.codec != codec:
+            template = self._template = FrameTemplate(self.call_sid, codec.value)
+        frame = template.frame(payload, sequence)
         try:
             stream.write(frame)
         except (StreamReset, ConnectionLost, trio.ClosedResourceError):
@@ -577,8 +573,7 @@ class Uplink:
         if self._stream is None:
             self._stream = self._open_stream()
             if self._stream is not None:
-                self._backlog = None
-                self._first = sequence
+                self._backlog, self._first = None, sequence
                 self.counters.streams_opened += 1
             return self._stream
         stream = self._stream
@@ -595,15 +590,10 @@ class Uplink:
             self._stream = self._open_stream()  # the gateway has heard of us, on a connection that is gone
         if self._stream is None:
             return
+        last = FrameTemplate(self.call_sid, (self._codec or Codec.PCMU).value)
         with contextlib.suppress(StreamReset, ConnectionLost, trio.ClosedResourceError):
-            self._stream.write(self._frame(b"", self._codec or Codec.PCMU, self._sequence, end_of_stream=True))
+            self._stream.write(last.frame(b"", self._sequence, end_of_stream=True))
             self._stream.finish()
-
-    def _frame(self, payload: bytes, codec: Codec, sequence: int, *, end_of_stream: bool = False) -> bytes:
-        template = self._template
-        if template is None or template.call_sid is not self.call_sid or template.codec != codec:
-            template = self._template = FrameTemplate(self.call_sid, codec.value)
-        return template.frame(payload, sequence, end_of_stream=end_of_stream)
 
     def _raise_if_over(self) -> None:
         if self._ended or self._finishing:

@@ -26,7 +26,7 @@ counted: a member is released once for any number of slots it missed, so latenes
 from __future__ import annotations
 
 import math
-from array import array
+from collections import deque
 from collections.abc import Callable
 
 import attrs
@@ -43,37 +43,30 @@ PACKET_INTERVAL = 0.020
 class Lateness:
     """How far behind their deadlines the most recent releases were, in seconds. Memory is bounded by ``window``."""
 
-    __slots__ = ("_oldest", "_recent", "_window")
-
-    def __init__(self, window: int = 512) -> None:
-        # Bare numbers: objects that are kept for ten seconds have left the processor's cache when they are given up.
-        self._recent = array("d")
-        self._window = window
-        self._oldest = 0
+    def __init__(self, window: int) -> None:
+        self._recent: deque[float] = deque(maxlen=window)
+        self._ordered: list[float] | None = None  # sorted once for all who ask
 
     def __repr__(self) -> str:
         return f"<Lateness of {len(self._recent)} releases, median {self.quantile(0.5):g} s>"
 
     def add(self, seconds: float) -> None:
         """Take note of a release that was late by so many seconds."""
-        recent, oldest = self._recent, self._oldest
-        if len(recent) < self._window:
-            recent.append(seconds)
-        else:
-            recent[oldest] = seconds
-            self._oldest = (oldest + 1) % self._window
+        self._recent.append(seconds)
+        self._ordered = None
 
     def quantile(self, q: float) -> float:
         """The ``q``-quantile (``0 <= q <= 1``) of the window; 0.0 when nothing has been released yet."""
         if not self._recent:
             return 0.0
-        ordered = sorted(self._recent)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+        if self._ordered is None:
+            self._ordered = sorted(self._recent)
+        return self._ordered[min(len(self._ordered) - 1, int(q * len(self._ordered)))]
 
 
 @attrs.frozen(kw_only=True)
 class ClockStatistics:
-    """What the clock saw. Lateness is seconds between a deadline and the moment its members were released."""
+    """What the clock saw. Lateness is seconds between a deadline and the moment the last of its members had written."""
 
     ticks: int
     members: int
@@ -139,7 +132,8 @@ class PacketClock:
         self._alarm: Alarm | None = None
         self._ticks = 0
         self._slots_skipped = 0
-        self._lateness = Lateness(4096)
+        #: Of the most recent deadlines.
+        self.lateness = Lateness(4096)
 
     def __repr__(self) -> str:
         members = sum(map(len, self._phases))
@@ -243,10 +237,10 @@ class PacketClock:
         if not members:
             return
         self._ticks += 1
-        self._lateness.add(max(0.0, self.now() - deadline))
         for slot in members:
             if slot._members is not None:  # it may have left since, on another's turn
                 slot._on_slot(deadline)
+        self.lateness.add(max(0.0, self.now() - deadline))
 
     def _skip(self, ticks: range) -> None:
         # By arithmetic, not tick by tick: after a suspended night the range has millions of elements.
@@ -264,7 +258,7 @@ class PacketClock:
             ticks=self._ticks,
             members=sum(map(len, self._phases)),
             slots_skipped=self._slots_skipped,
-            lateness_p50=self._lateness.quantile(0.50),
-            lateness_p99=self._lateness.quantile(0.99),
-            lateness_max=self._lateness.quantile(1.0),
+            lateness_p50=self.lateness.quantile(0.50),
+            lateness_p99=self.lateness.quantile(0.99),
+            lateness_max=self.lateness.quantile(1.0),
         )

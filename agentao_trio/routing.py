@@ -214,11 +214,16 @@ class CallRouter:
     def route(self, frames: list[Frame], now: float) -> None:
         """Hand frames of one stream to their calls, in order; ``now`` is in seconds of trio's clock."""
         self._counts["frames"] += len(frames)
+        calls, read = self.calls, self._audio.read
         for method_id, body in frames:
             try:
                 # Nearly all are audio, and known by number: an enumeration takes longer to look into.
                 if method_id == _AUDIO or (method := messages.method_of(method_id)) is MethodId.AudioFrame:
-                    self._route_audio(self._audio.read(body), now)
+                    fields = read(body)
+                    if (call := calls.get(fields[0])) is not None:
+                        call._deliver_audio(fields, now)
+                    else:
+                        self._route_elsewhere(fields, now)
                 elif method is MethodId.StreamEvents:
                     self._route_event(body, now)
                 else:
@@ -227,11 +232,11 @@ class CallRouter:
                 self._counts["frames_undecodable"] += 1
                 log.warning("a frame was skipped: %s", error)
 
-    def _route_audio(self, fields: AudioFields, now: float) -> None:
+    def _route_elsewhere(self, fields: AudioFields, now: float) -> None:
+        """Audio of no call of ours."""
         call_sid = fields[0]
-        call = self.calls.get(call_sid) or self.supervised.get(call_sid)
-        if call is not None:
-            call._deliver_audio(fields, now)
+        if (supervision := self.supervised.get(call_sid)) is not None:
+            supervision._deliver_audio(fields, now)
             return
         self._counts["audio_for_unknown_calls"] += 1
         if call_sid in self._disowned:

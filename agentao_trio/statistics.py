@@ -25,7 +25,8 @@ class CallStatistics:
     #: Packets dropped on request: barge-in, or a cancelled ``send_audio``.
     packets_cleared: int
     uplinks_opened: int
-    #: Seconds between a packet's slot and the moment it was written, over the most recent 512 packets.
+    #: Seconds between a slot and the moment the packets of all calls in it were written, over the most recent slots of
+    #: the session's clock.
     lateness_p50: float
     lateness_p99: float
     #: 20 ms slots that passed because the whole program was late.

@@ -166,7 +166,7 @@ BY_HAND: list[tuple[Callable[[], object], str]] = [
     (JitterEstimator, "<JitterEstimator at 0.000 ms>"),
     (lambda: fed(FrameDecoder(), b"abc"), "<FrameDecoder at byte 0, 3 bytes waiting, 0 short frames>"),
     (Broadcast, "<Broadcast open, 0 readers, 0 dropped>"),
-    (Lateness, "<Lateness of 0 releases, median 0 s>"),
+    (lambda: Lateness(1), "<Lateness of 0 releases, median 0 s>"),
     (Downlink, "<Downlink in no codec yet, 0 packets, 0 lost>"),
     (lambda: CampaignPlan((), RetryPolicy()), "<CampaignPlan, 0 fresh, 0 calling, 0 waiting, 0 finished>"),
 ]

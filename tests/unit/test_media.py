@@ -266,12 +266,12 @@ async def test_a_call_that_falls_silent_costs_no_ticks_until_it_speaks_again(aut
         for _ in range(2):
             await uplink.send(speech(0.1), Codec.PCMU)
             await uplink.wait_played()
-            assert uplink._clock.statistics().members == 1
+            assert uplink.clock.statistics().members == 1
             await trio.sleep(1.1)
-            assert uplink._clock.statistics().members == 0
-        ticks = uplink._clock.statistics().ticks
+            assert uplink.clock.statistics().members == 0
+        ticks = uplink.clock.statistics().ticks
         await trio.sleep(3600)
-        assert uplink._clock.statistics().ticks == ticks
+        assert uplink.clock.statistics().ticks == ticks
     [stream] = wire.streams
     assert stream.audio == speech(0.1) * 2
 
@@ -281,10 +281,10 @@ async def test_the_end_gives_the_place_on_the_clock_back_for_good(autojump_clock
     async with uplink_on(wire) as uplink:
         await uplink.send(speech(0.1), Codec.PCMU)
         await uplink.finish()
-        assert uplink._clock.statistics().members == 0
+        assert uplink.clock.statistics().members == 0
         uplink.flush()
         await uplink.finish()  # once more: harmless
-        assert uplink._clock.statistics().members == 0
+        assert uplink.clock.statistics().members == 0
 
 
 async def test_a_cancelled_send_says_nothing(autojump_clock: MockClock) -> None:
