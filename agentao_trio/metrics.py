@@ -79,7 +79,7 @@ METRICS = (
     _one("agentao_audio_dropped_packets_total", "Packets that readers were too slow for.", "media.packets_dropped"),
     _Metric(
         "agentao_pacing_lateness_seconds",
-        "Time between a packet's slot and its departure, over the most recent slots.",
+        "Time between a slot and the moment all packets of it were written, over the most recent slots.",
         {"0.5": "clock.lateness_p50", "0.99": "clock.lateness_p99", "1": "clock.lateness_max"},
         "quantile",
     ),

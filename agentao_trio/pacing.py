@@ -133,7 +133,7 @@ class PacketClock:
         self._ticks = 0
         self._slots_skipped = 0
         #: Of the most recent deadlines.
-        self.lateness = Lateness(4096)
+        self.lateness: Lateness = Lateness(4096)
 
     def __repr__(self) -> str:
         members = sum(map(len, self._phases))
