@@ -69,9 +69,9 @@ class MediaRate:
     """Bytes of media per second that were written and got through: the most within one of the last few intervals."""
 
     def __init__(self) -> None:
-        self.per_second = 0.0
+        self.per_second: float = 0.0
         #: Bytes written since the last count; for the writer to add to.
-        self.written = 0
+        self.written: int = 0
         self._acknowledged = 0
         self._since = 0.0
         self._recent: deque[float] = deque(maxlen=INTERVALS)

@@ -44,7 +44,7 @@ class StockEngine(QuicConnection):
     def __init__(self, *, max_inbound_streams: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         #: For who writes at the pace of a clock, to say how much. To aioquic that makes no difference.
-        self.media = MediaRate()
+        self.media: MediaRate = MediaRate()
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = max_inbound_streams
 
