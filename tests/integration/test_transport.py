@@ -1412,6 +1412,14 @@ def test_one_seed_makes_one_run() -> None:
     assert len(traces) == 1
 
 
+async def test_what_is_written_to_a_paced_stream_counts_as_media(autojump_clock: MockClock) -> None:
+    async with connected(MemoryNetwork()) as pair:
+        paced, other = await pair.client.open_uni(paced=True), await pair.client.open_uni()
+        other.write(bytes(100))
+        paced.write(bytes(60))
+        assert pair.client._engine.media.written == 60
+
+
 @pytest.mark.parametrize("loss", [0.0, 0.01])
 async def test_nearly_all_datagrams_of_a_call_take_the_short_way(autojump_clock: MockClock, loss: float) -> None:
     """Ten seconds of audio in both directions, a frame every 20 ms."""

@@ -13,7 +13,7 @@ from agentao_trio import messages
 from agentao_trio.audio import Codec
 from agentao_trio.audio_frames import AudioFields
 from agentao_trio.errors import StreamReset
-from agentao_trio.media import BACKLOG_SECONDS, Downlink, Uplink
+from agentao_trio.media import BACKLOG_AGE, BACKLOG_SECONDS, Downlink, Uplink
 from agentao_trio.pacing import PacketClock
 from agentao_trio.wire import FrameDecoder
 
@@ -274,6 +274,57 @@ async def test_a_call_that_falls_silent_costs_no_ticks_until_it_speaks_again(aut
         assert uplink.clock.statistics().ticks == ticks
     [stream] = wire.streams
     assert stream.audio == speech(0.1) * 2
+
+
+async def test_a_second_of_silence_counts_from_the_last_packet(autojump_clock: MockClock) -> None:
+    async with uplink_on(Wire()) as uplink:
+        for _ in range(3):
+            await uplink.send(speech(0.02), Codec.PCMU)
+            await uplink.wait_played()
+            await trio.sleep(0.9)
+            assert uplink.clock.statistics().members == 1
+
+
+class Silent(Stream):
+    """A stream whose peer acknowledges all at once, or, while ``stalled``, nothing."""
+
+    stalled = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.backlog = self.backlog + len(data) if self.stalled else 0
+
+
+async def say(uplink: Uplink, seconds: float) -> None:
+    await uplink.send(speech(seconds), Codec.PCMU)
+    await uplink.wait_played()
+
+
+async def test_what_a_path_of_known_round_trip_leaves_unacknowledged_is_soon_too_old(autojump_clock: MockClock) -> None:
+    stream = Silent()
+    wire = Wire()
+    wire.open = lambda: stream  # type: ignore[method-assign]
+    async with uplink_on(wire) as uplink:
+        await say(uplink, 0.2)
+        stream.stalled = True
+        await say(uplink, 1.0)
+        assert (BACKLOG_AGE + 0.02) / 0.02 <= len(stream.frames) - 10 <= (BACKLOG_AGE + 0.06) / 0.02
+        assert uplink.counters.packets_shed == 60 - len(stream.frames)
+        stream.backlog, stream.stalled = 0, False
+        shed = uplink.counters.packets_shed
+        await say(uplink, 0.2)
+        assert uplink.counters.packets_shed == shed
+        assert uplink._backlog is None, "nothing waits, and nothing is noted"
+
+
+async def test_while_the_round_trip_is_not_known_nothing_is_too_old(autojump_clock: MockClock) -> None:
+    stream = Silent()
+    stream.stalled = True
+    wire = Wire()
+    wire.open = lambda: stream  # type: ignore[method-assign]
+    async with uplink_on(wire) as uplink:
+        await say(uplink, 0.5)
+        assert (len(stream.frames), uplink.counters.packets_shed) == (25, 0)
 
 
 async def test_the_end_gives_the_place_on_the_clock_back_for_good(autojump_clock: MockClock) -> None:
