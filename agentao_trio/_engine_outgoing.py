@@ -76,7 +76,7 @@ class PacketBuilder(QuicPacketBuilder):
         self._packet = None
         if self.said:
             packet.in_flight = packet.is_ack_eliciting = True
-            packet.delivery_handlers.append((_on_delivery, (self.said,)))
+            packet.delivery_handlers.append((_on_packet_delivery, (self.said,)))
         if size == self._header_size:
             return False
         least = self._header_size + PACKET_NUMBER_MAX_SIZE - PACKET_NUMBER_SEND_SIZE
@@ -245,7 +245,7 @@ class Outgoing(QuicStreamSender):
             self._talkative.setdefault(self._stream, False)
 
 
-def _on_delivery(delivery: QuicDeliveryState, said: list[Any]) -> None:
+def _on_packet_delivery(delivery: QuicDeliveryState, said: list[Any]) -> None:
     each = iter(said)
     for sender, start, stop in zip(each, each, each, strict=True):
         sender.on_data_delivery(delivery, start, stop, False)

@@ -351,10 +351,8 @@ class JitterEstimator:
             raise ValueError(f"a packet cannot arrive at {arrived_at} seconds")
         before = self._sequence_number
         if before is not None:
-            packets = sequence_number - before
-            if packets != 1:
-                packets = _distance(sequence_number, before)
-            if packets == 1 or -_MAX_BEHIND <= packets <= _MAX_AHEAD:
+            packets = 1 if sequence_number - before == 1 else _distance(sequence_number, before)
+            if -_MAX_BEHIND <= packets <= _MAX_AHEAD:
                 transit_change_ms = (arrived_at - self._arrived_at) * 1000 - packets * PACKET_MS
                 self.jitter_ms += (abs(transit_change_ms) - self.jitter_ms) / 16
         self._sequence_number = sequence_number

@@ -414,11 +414,12 @@ class Uplink:
     def _enqueue(self, packets: list[bytes], passage: Passage | None) -> None:
         self._queue.extend([(packet, passage) for packet in packets])
         self._accepted += len(packets)
-        self._idle_slots = 0
         if passage is not None:
             passage.queued += len(packets)
-        if packets and self._slot is None:
-            self._join_clock()
+        if packets:
+            self._idle_slots = 0
+            if self._slot is None:
+                self._join_clock()
 
     async def finish(self) -> None:
         """Send what is queued, then end_of_stream and FIN (PROTOCOL section 11); returns when that is written.
@@ -529,7 +530,6 @@ class Uplink:
     def _join_clock(self) -> None:
         if not self._ended:
             self._slot = self.clock.join(self._on_slot)
-            self._idle_slots = 0
 
     def _leave_clock(self) -> None:
         if self._slot is not None:
