@@ -282,11 +282,6 @@ class Connection(trio.abc.AsyncResource):
         return ConnectionLost(f"{peer} does not answer any more")
 
     @trio.lowlevel.enable_ki_protection
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
-        self._engine.send_stream_data(stream_id, data, end)
-        self._mark_dirty()
-
-    @trio.lowlevel.enable_ki_protection
     def _consumed(self, stream_id: int, count: int, unread: int) -> None:
         if count and self._ending is None and self._engine.consumed(stream_id, count, unread):
             self._mark_dirty()

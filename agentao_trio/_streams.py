@@ -34,8 +34,6 @@ class Owner(Protocol):
 
     _over: bool  # closed, or lost
 
-    def _write(self, stream_id: int, data: bytes, *, end: bool = False) -> None: ...
-
     def _consumed(self, stream_id: int, count: int, unread: int) -> None: ...
 
     def _half_done(self, stream_id: int) -> None:
@@ -151,7 +149,7 @@ class SendStream(trio.abc.SendStream):
                 while rest:
                     await self._wait_for_room()
                     room = self._connection._settings.send_buffer - self.backlog
-                    self._connection._write(self.stream_id, bytes(rest[:room]))
+                    self.write(bytes(rest[:room]))
                     rest = rest[room:]
             except trio.Cancelled:
                 self._cut = self._cut or len(rest) < total
@@ -174,10 +172,12 @@ class SendStream(trio.abc.SendStream):
                 del waiting[self]
             self._check()
 
+    @trio.lowlevel.enable_ki_protection
     def finish(self) -> None:
         """End the stream in order (FIN). What was written is still delivered. Harmless when repeated."""
         if not self._ended and self._stopped is None and not self._connection._over:
-            self._connection._write(self.stream_id, b"", end=True)
+            self._sender.write(b"", end_stream=True)
+            self._connection._mark_dirty()
         self._end()
 
     def reset(self, code: int = 0) -> None:

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 import attrs
+import outcome
 import trio
 
 __all__ = ["Broadcast", "Subscription"]
 
 T = TypeVar("T")
+
+#: What a waiting task is woken with when there is nothing for it and never will be.
+_NOTHING: Final = object()
 
 
 @attrs.define(eq=False)
@@ -33,7 +37,7 @@ class Subscription(Generic[T]):
     dropped: int = attrs.field(default=0, init=False)
     _items: deque[T] = attrs.field(factory=deque, init=False)
     # A memory channel would do; this costs less than two thirds of one where an item is taken at once, as audio is.
-    # Tasks that wait, the one who has waited longest first.
+    # Tasks that wait, the one who has waited longest first; there are none while there are items.
     _waiting: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
     _ended: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -49,16 +53,25 @@ class Subscription(Generic[T]):
     async def __anext__(self) -> T:
         if self._items or self._ended or self._closed:
             await trio.lowlevel.checkpoint()
-        while not (self._items or self._ended or self._closed):
-            task = trio.lowlevel.current_task()
+        if not (self._items or self._ended or self._closed):
+            task, withdraw = trio.lowlevel.current_task(), self._withdraw_first
+            if self._waiting:
+                withdraw = partial(self._withdraw, task)
             self._waiting += (task,)
-            await trio.lowlevel.wait_task_rescheduled(partial(self._withdraw, task))
+            item = await trio.lowlevel.wait_task_rescheduled(withdraw)
+            if item is not _NOTHING:
+                return cast(T, item)
         if self._items:
             return self._items.popleft()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         raise StopAsyncIteration
+
+    def _withdraw_first(self, _: object) -> trio.lowlevel.Abort:
+        # Who came when nobody waited has nobody before it for as long as it waits.
+        self._waiting = self._waiting[1:]
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _withdraw(self, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
         self._waiting = tuple(each for each in self._waiting if each is not task)
@@ -77,6 +90,10 @@ class Subscription(Generic[T]):
             return True
         if self._closed:
             return False
+        if self._waiting:  # one item is for one of them
+            trio.lowlevel.reschedule(self._waiting[0], outcome.Value(item))
+            self._waiting = self._waiting[1:]
+            return True
         if len(self._items) >= self._bound:
             self.dropped += 1
             if self._overrun is not None:
@@ -84,9 +101,6 @@ class Subscription(Generic[T]):
                 return False
             self._items.popleft()
         self._items.append(item)
-        if self._waiting:  # one item is for one of them
-            trio.lowlevel.reschedule(self._waiting[0])
-            self._waiting = self._waiting[1:]
         return True
 
     def _end(self, error: Exception | None = None) -> None:
@@ -98,7 +112,7 @@ class Subscription(Generic[T]):
     def _wake_all(self) -> None:
         waiting, self._waiting = self._waiting, ()
         for task in waiting:
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, outcome.Value(_NOTHING))
 
 
 class Broadcast(Generic[T]):

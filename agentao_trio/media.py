@@ -40,7 +40,7 @@ __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "U
 INBOX_SECONDS = 1.0
 #: Seconds of audio that wait for the packet clock before ``send`` waits, and how much of it has to have gone before
 #: ``send`` goes on: waking the sender for every packet would cost as much as sending it.
-OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.1
+OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.25
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
 #: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long without even
@@ -153,7 +153,7 @@ class Downlink:
     bytes_received: int = attrs.field(default=0, init=False)
     _without_payload: int = attrs.field(default=0, init=False)
     #: Called with every frame for the readers and its time of arrival, in seconds of trio's clock. Must not wait.
-    taps: list[Callable[[AudioFrame, float], None]] = attrs.field(factory=list, init=False)
+    taps: tuple[Callable[[AudioFrame, float], None], ...] = attrs.field(default=(), init=False)
     # The agent has a second to get going before the first frames are dropped.
     _frames: Broadcast[AudioFrame] = attrs.field(factory=lambda: Broadcast(early=_packets(INBOX_SECONDS)), init=False)
 
@@ -327,7 +327,7 @@ class Uplink:
     _speech: SpeechConverter | None = attrs.field(default=None, init=False)
     _sequence: int = attrs.field(default=0, init=False)
     bytes_sent: int = attrs.field(default=0, init=False)
-    _queue: deque[tuple[bytes, Passage | None]] = attrs.field(factory=deque, init=False)
+    _queue: deque[bytes | tuple[bytes, Passage]] = attrs.field(factory=deque, init=False)
     _accepted: int = attrs.field(default=0, init=False)  # packets that were ever queued
     _marks: deque[Mark] = attrs.field(factory=deque, init=False)
     #: What is being played, if it is to be known what becomes of it.
@@ -335,7 +335,7 @@ class Uplink:
     #: On whose streams the packets go out: in a conference on those of the legs that hear the agent.
     outlets: tuple[Uplink, ...] = attrs.field(init=False, default=attrs.Factory(lambda self: (self,), takes_self=True))
     #: Called with each packet that was sent, its codec and its slot's deadline, by trio's clock. Must not wait.
-    taps: list[Callable[[bytes, Codec, float], None]] = attrs.field(factory=list, init=False)
+    taps: tuple[Callable[[bytes, Codec, float], None], ...] = attrs.field(default=(), init=False)
     _sending: bool = attrs.field(default=False, init=False)
     _finishing: bool = attrs.field(default=False, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -363,7 +363,7 @@ class Uplink:
         return self._skipped_before + (self._slot.skipped if self._slot is not None else 0)
 
     async def send(self, data: bytes, codec: Codec, rate: int | None = None, passage: Passage | None = None) -> None:
-        """Queue audio of any length in ``codec``; once 0.5 s of packets are queued, waits until 0.1 s has gone.
+        """Queue audio of any length in ``codec``; once 0.5 s of packets are queued, waits until half of it has gone.
 
         With a ``rate`` the data are 16-bit samples at that rate instead, and are converted. The codec is fixed by the
         first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled while it waits for room, or
@@ -412,7 +412,7 @@ class Uplink:
         self._changed.unpark_all()
 
     def _enqueue(self, packets: list[bytes], passage: Passage | None) -> None:
-        self._queue.extend([(packet, passage) for packet in packets])
+        self._queue.extend(packets if passage is None else [(packet, passage) for packet in packets])
         self._accepted += len(packets)
         if passage is not None:
             passage.queued += len(packets)
@@ -465,9 +465,9 @@ class Uplink:
         What is being played is stopped with it.
         """
         cleared = len(self._queue)
-        for _, passage in self._queue:
-            if passage is not None:
-                passage.dropped += 1
+        for packet in self._queue:
+            if isinstance(packet, tuple):
+                packet[1].dropped += 1
         self._queue.clear()
         self._settle_marks(passed=False)
         if self.passage is not None:
@@ -498,7 +498,7 @@ class Uplink:
         if not self._queue:
             self._pass_slot()
             return
-        payload, passage = self._queue.popleft()
+        payload, passage = packet if isinstance(packet := self._queue.popleft(), tuple) else (packet, None)
         codec, outlets = self._codec, self.outlets
         assert codec is not None  # packets come from a codec
         was_sent = False

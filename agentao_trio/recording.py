@@ -131,8 +131,8 @@ async def open_recording(
     by cancellation, waits until the rest is written.
     """
     recording = Recording(path, rate, tell)
-    downlink.taps.append(recording._heard)
-    uplink.taps.append(recording._said)
+    downlink.taps += (recording._heard,)
+    uplink.taps += (recording._said,)
     try:
         async with task_nursery() as nursery:
             nursery.start_soon(recording._run)
@@ -142,5 +142,5 @@ async def open_recording(
             finally:
                 recording._end()
     finally:
-        downlink.taps.remove(recording._heard)
-        uplink.taps.remove(recording._said)
+        downlink.taps = tuple(tap for tap in downlink.taps if tap != recording._heard)
+        uplink.taps = tuple(tap for tap in uplink.taps if tap != recording._said)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-__all__ = ["PACKET", "PTIME", "Report", "Stopwatch", "quantile", "speech", "times"]
+__all__ = ["PACKET", "PTIME", "Report", "Stopwatch", "quantile", "speech", "timed", "times"]
 
 PACKET, PTIME = 160, 0.020
 #: Seconds from the first packet to the measurement.
@@ -22,6 +22,8 @@ WARM_UP = 1.0
 IN_TIME = 0.150
 #: The share of all slots that a client may have missed at the edges of the measurement.
 EDGES = 0.03
+#: Calls whose packets are timed, of all.
+TIMED = 50
 
 
 @attrs.frozen(kw_only=True)
@@ -60,9 +62,14 @@ class Report:
 
 
 def times() -> array[float]:
-    """Where moments and durations are noted: bare numbers, so that the notes of hundreds of calls do not wear out the
-    processor's cache, at any client's expense."""
+    """Where moments and durations are noted, as bare numbers."""
     return array("d")
+
+
+def timed(calls: int) -> set[int]:
+    """The calls whose packets are timed: some, drawn once, so that the notes of hundreds do not wear out the
+    processor's cache. All packets are counted."""
+    return set(random.Random(calls).sample(range(calls), min(calls, TIMED)))
 
 
 def quantile(values: Iterable[float], q: float) -> float:

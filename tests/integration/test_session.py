@@ -548,7 +548,7 @@ async def test_a_packet_that_is_due_does_not_wait_for_all_that_has_arrived(autoj
     gateway = accepting()
     async with session_on(gateway) as session, trio.open_nursery() as nursery:
         call = await answered_call(session, gateway)
-        call._downlink.taps.append(lambda *_: autojump_clock.jump(0.001))  # it takes a while to deal with what is heard
+        call._downlink.taps += (lambda *_: autojump_clock.jump(0.001),)  # to deal with what is heard takes a while
         nursery.start_soon(call.send_audio, bytes(160 * 100))
         assert gateway.connection is not None
         downlink = await gateway.connection.open_uni()

@@ -221,6 +221,7 @@ LAYERS = {
         theirs="trio attrs aioquic",
     ),
     **{part: waits(*CORE, "pacing", "services", "transport", *CLIENT[:index]) for index, part in enumerate(CLIENT)},
+    "broadcast": waits(theirs="trio attrs outcome"),  # what trio's tasks are woken with
     "tracing": waits("call", "errors", "messages", "session", theirs="trio opentelemetry"),
     "metrics": waits("statistics", "session", theirs="trio attrs prometheus_client"),
     # History: what is written, read and replayed. It sees a session's records and never the session.
