@@ -78,7 +78,7 @@ class Subscription(Generic[T]):
         return trio.lowlevel.Abort.SUCCEEDED
 
     def close(self) -> None:
-        """Stop listening; iterating ends. Harmless when repeated."""
+        """Stop listening; iterating ends. A task that was given an item keeps it. Harmless when repeated."""
         self._closed = True
         self._items.clear()
         self._error = None

@@ -40,7 +40,7 @@ __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "U
 INBOX_SECONDS = 1.0
 #: Seconds of audio that wait for the packet clock before ``send`` waits, and how much of it has to have gone before
 #: ``send`` goes on: waking the sender for every packet would cost as much as sending it.
-OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.25
+OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.1
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
 #: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long without even
@@ -363,7 +363,7 @@ class Uplink:
         return self._skipped_before + (self._slot.skipped if self._slot is not None else 0)
 
     async def send(self, data: bytes, codec: Codec, rate: int | None = None, passage: Passage | None = None) -> None:
-        """Queue audio of any length in ``codec``; once 0.5 s of packets are queued, waits until half of it has gone.
+        """Queue audio of any length in ``codec``; once 0.5 s of packets are queued, waits until 0.1 s has gone.
 
         With a ``rate`` the data are 16-bit samples at that rate instead, and are converted. The codec is fixed by the
         first chunk. A remainder shorter than a packet is kept for the next chunk. Cancelled while it waits for room, or

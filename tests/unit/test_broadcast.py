@@ -127,6 +127,23 @@ async def test_an_item_that_comes_with_the_cancellation_is_kept_by_somebody() ->
     assert got + await drain(reader) == [1]
 
 
+async def test_what_was_given_to_a_waiting_task_is_not_taken_back_by_closing() -> None:
+    news: Broadcast[int] = Broadcast()
+    reader = news.subscribe(8)
+    got: list[int] = []
+
+    async def read() -> None:
+        got.extend(await drain(reader))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        news.publish(1)  # for the task that waits
+        news.publish(2)  # for nobody yet
+        reader.close()
+    assert got == [1]
+
+
 async def test_tasks_that_share_a_reader_each_get_some(autojump_clock: MockClock) -> None:
     news: Broadcast[int] = Broadcast()
     reader = news.subscribe(8)
