@@ -46,12 +46,13 @@ class Contest:
         self.runs: list[tuple[str, Report, float]] = []
 
     def talk(self, client: str, calls: int, seconds: float) -> Report:
-        """One run of a client. A client that fails, or hangs, has carried nothing."""
+        """One run of a client. A client that fails, or hangs, has carried nothing; standard error says why."""
         module, extra = _PROGRAMS[client]
         before = _cpu_of(self._gateway.pid)
         try:
             report = Report(**self.run(module, str(calls), str(seconds), *extra, timeout=3 * seconds + 30))
-        except (subprocess.SubprocessError, json.JSONDecodeError):
+        except (subprocess.SubprocessError, json.JSONDecodeError) as error:
+            print(f"{client}, {calls} calls: {error}", getattr(error, "stderr", None) or "", sep="\n", file=sys.stderr)
             report = failed(calls)
         gateway = (_cpu_of(self._gateway.pid) - before) / (seconds + 2.0)
         self.runs.append((client, report, gateway))
