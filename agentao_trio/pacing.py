@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 A voice packet is due every 20 ms (PROTOCOL section 11). One timer per call would wake the program ``50 x calls`` times
 a second and flush the QUIC engine as often. Instead a single task walks a grid of deadlines, ``period / phases`` apart,
-counted from one absolute origin. Each member belongs to one phase. A hundred calls are spread evenly over twenty of
-them: a packet then waits for few others, and is heard sooner. More calls cost more than that is worth, and five phases
+counted from one absolute origin. Each member belongs to one phase. A hundred calls are spread evenly over twelve of
+them: a packet then waits for few others, and is heard sooner. More calls cost more than that is worth, and three phases
 at a time come to share the deadline of the last. At a deadline the clock
 
 1. calls every member of the phase, which writes its packet there and then, and
@@ -111,7 +111,7 @@ class PacketClock:
     that an idle session costs nothing.
     """
 
-    def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 20) -> None:
+    def __init__(self, flush: Callable[[], None], *, period: float = PACKET_INTERVAL, phases: int = 12) -> None:
         self._flush = flush
         #: The time in seconds, as trio tells it, for those who ask with every packet: without trio's two detours.
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
