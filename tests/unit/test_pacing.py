@@ -61,7 +61,7 @@ async def test_members_are_released_every_period_in_one_of_the_phases(autojump_c
 
 
 async def test_few_members_are_spread_evenly(autojump_clock: MockClock) -> None:
-    for members, apart in ((2, 10), (4, 5), (12, 1), (40, 1)):
+    for members, apart in ((2, 10), (4, 5), (8, 1), (12, 1), (20, 1), (40, 1)):
         log = Log()
         clock = PacketClock(lambda: None)
         async with trio.open_nursery() as nursery:
