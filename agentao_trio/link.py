@@ -78,9 +78,16 @@ class Link:
 
     async def wait_up(self) -> Connection:
         """The connection in use, when there is one. Waits for as long as it takes."""
+        self.look()
         while self.connection is None:
             await self._came_up.wait()
+            self.look()
         return self.connection
+
+    def look(self) -> None:
+        """The connection may have ended a moment ago, and the task that owns it not have run since."""
+        if self.connection is not None and self.connection.is_over:
+            self._down()
 
     def open_uni(self) -> SendStream | None:
         """A new stream to the gateway for a call's audio, or None where there is none to be had now."""

@@ -371,6 +371,7 @@ class Session(Commands):
             except (ConnectionLost, trio.ClosedResourceError):
                 # Closed, too: the link closes what it has found lost.
                 self._raise_if_closed()
+                self._link.look()  # whoever is told of it may ask what the session is, or command again
                 self._counts["commands_timed_out"] += 1
                 raise CommandTimeout(
                     f"the connection was lost before {method.name} was answered; the outcome is unknown",

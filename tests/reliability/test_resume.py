@@ -252,6 +252,19 @@ async def test_two_programs_with_one_name_do_not_make_a_storm(autojump_clock: Mo
         assert session.statistics().connections < 30
 
 
+async def test_who_is_told_of_a_loss_may_command_again_at_once(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork()
+    async with simulated(network=network) as (session, gateway):
+        call = await session.originate("+15550100004", trunk_id="main")
+        await call.wait_answered()
+        network.outage(4)
+        with pytest.raises(CommandTimeout, match="the connection was lost"):
+            await call.hold()
+        assert session.state is SessionState.RECONNECTING
+        await call.hangup()  # goes out on the next connection
+        assert gateway.statistics().model.calls_open == 0
+
+
 async def test_an_hour_without_a_gateway_is_a_handful_of_warnings(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
