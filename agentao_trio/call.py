@@ -60,6 +60,8 @@ LEAVE_SECONDS = 2.0
 CROSSING_SECONDS = 0.5
 #: Seconds between the gateway's reply to an answer, or the loss of that reply, and its CHANNEL_ANSWER.
 ANSWER_SECONDS = 5.0
+#: Seconds that a refusal of the answer may come after the event of an answer, which was somebody else's then.
+REFUSAL_GRACE = 0.25
 #: Events of one call that may wait for one reader before the call is ended with CallOverrun.
 EVENT_BOUND = 256
 
@@ -77,6 +79,8 @@ class CallEnding:
 
 class ActiveCall(CallAudio, CallControl):
     """A call in progress. Use it as an async context manager: leaving the block hangs up.
+
+    A call that came in and was answered by somebody else is not hung up, it is left to them.
 
     Made by :meth:`Session.originate` and :meth:`Session.incoming`. Cancelling a method that waits changes nothing about
     the call, except that a command may or may not have been carried out.
@@ -105,6 +109,7 @@ class ActiveCall(CallAudio, CallControl):
         self.trunk_id: str = trunk_id
         self._port = port
         self._state = CallState.PENDING
+        self._asked_for_answer = False
         self._held = False
         self._held_as_of_ms = 0  # the gateway's time of the latest HOLD or RESUME
         self._muted = False
@@ -138,6 +143,8 @@ class ActiveCall(CallAudio, CallControl):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.answered_elsewhere:
+            self.release()
         with trio.move_on_after(LEAVE_SECONDS, shield=True):
             try:
                 await self.hangup()
@@ -155,6 +162,18 @@ class ActiveCall(CallAudio, CallControl):
     def state(self) -> CallState:
         """PENDING, ANSWERED, CONNECTED or DISCONNECTED."""
         return self._state
+
+    @property
+    def answered_elsewhere(self) -> bool:
+        """Whether this call came in and was answered, but not by :meth:`answer`: another program was quicker."""
+        answered = self._state in (CallState.ANSWERED, CallState.CONNECTED)
+        return answered and self.direction == "inbound" and not self._asked_for_answer
+
+    def excuses(self, error: Exception) -> bool:
+        """Whether ``error`` is how its handlers end when nothing is wrong: this call is over, or somebody else's."""
+        if not isinstance(error, CallEnded | CallAnswerFailed) or error.call_sid != self.call_sid:
+            return False
+        return isinstance(error, CallEnded) or self.answered_elsewhere
 
     @property
     def on_hold(self) -> bool:
@@ -262,21 +281,29 @@ class ActiveCall(CallAudio, CallControl):
         """Accept an inbound call (PROTOCOL section 13.3); returns when it is answered.
 
         The gateway bridges it to one of the URLs where one is given. Raises :class:`CallAnswerFailed` when the gateway
-        refuses, or reports no answer within five seconds of its reply or of the time in which one was due, leaving the
-        state as it was, and :class:`CallEnded` when the caller gave up. Cancelled, the answer may or may not have been
-        sent.
+        refuses, as it does where somebody else was quicker, or reports no answer within five seconds of its reply or of
+        the time in which one was due, leaving the state as it was, and :class:`CallEnded` when the caller gave up.
+        Cancelled, the answer may or may not have been sent.
         """
+        if self.answered_elsewhere:
+            raise self._answer_failed("somebody else has answered the call")
         self._check(Command.ANSWER)
         request = messages.AnswerIncomingCallRequest(
             call_sid=self.call_sid, ai_websocket_url=ai_websocket_url, ai_quic_url=ai_quic_url
         )
         unheard: CommandTimeout | None = None
+        self._asked_for_answer = True
         try:
-            await before(self._answered, lambda: self._port.request(MethodId.AnswerIncomingCall, request))
+            await before(
+                self._answered,
+                lambda: self._port.request(MethodId.AnswerIncomingCall, request),
+                grace=REFUSAL_GRACE,  # the event may be of somebody else's answer
+            )
         except CommandTimeout as timeout:
             unheard = timeout  # the connection may have gone down on the way; the event may still tell
         except CommandError as error:
-            if not self._answered.is_set():
+            if self._state is not CallState.DISCONNECTED:
+                self._asked_for_answer = False
                 raise self._answer_failed(f"the call was not answered: {error}") from error
         with trio.move_on_after(ANSWER_SECONDS):
             await self.wait_answered()

@@ -53,7 +53,7 @@ class InboundCalls:
         trunks: Collection[str],
         interval: float,
         ask: Callable[[str], Awaitable[Iterable[IncomingCallInfo]]],
-        unclaimed: Callable[[], list[str]],
+        unclaimed: Callable[[tuple[str, ...]], list[str]],
         take: Callable[[str, str, str], ActiveCall],
     ) -> None:
         #: Calls are being looked for.
@@ -113,19 +113,19 @@ class InboundCalls:
             self._receive.receive_nowait().release()
         self._wake.set()
         if self.looking and not self._placing and not self.campaigns:
-            for call_sid in self._unclaimed():
+            for call_sid in self._unclaimed(self._trunks):
                 self._take(call_sid, "", "").release()
 
     async def run(self) -> None:
         """Ask each trunk once per interval, and at once when there is reason to. Runs until cancelled or ended."""
         asked_in_vain = frozenset[str]()  # calls that the round before was to tell of, which had no answer
         while not self._ended:
-            announced = frozenset(self._unclaimed())
+            announced = frozenset(self._unclaimed(self._trunks))
             answers = [await self._poll(trunk_id) for trunk_id in self._trunks]
             decided = announced if all(answers) else asked_in_vain
             asked_in_vain = announced - decided
             if not self._placing and not self.campaigns:
-                for call_sid in self._unclaimed():
+                for call_sid in self._unclaimed(self._trunks):
                     if call_sid in decided:
                         self._surface(call_sid)
             with trio.move_on_after(self._interval if self._trunks else float("inf")):

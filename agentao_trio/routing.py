@@ -182,10 +182,16 @@ class CallRouter:
         """The audio of all calls, open and over."""
         return sum((call._media() for call in self.calls.values()), self._media_of_the_past)
 
-    def unclaimed(self) -> list[str]:
-        """The strays that were created and have not ended, as far as we know."""
+    def unclaimed(self, trunks: tuple[str, ...] = ()) -> list[str]:
+        """The strays that were created and have not ended, as far as we know; where ``trunks`` are named, without those
+        that are on another one by their own account."""
         ended = EventType.CHANNEL_HANGUP_COMPLETE
-        return [sid for sid, records in self._strays.items() if all(each.event.event_type != ended for each in records)]
+        return [
+            sid
+            for sid, records in self._strays.items()
+            if all(each.event.event_type != ended for each in records)
+            and (not trunks or all(each.event.trunk_id in ("", *trunks) for each in records))
+        ]
 
     def subscribe(
         self,

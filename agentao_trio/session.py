@@ -63,7 +63,7 @@ from agentao_trio.transport import (
     parse_endpoint,
 )
 from agentao_trio.unowned import Hangups, Placing
-from agentao_trio.watchdog import BlockedStep, Watchdog
+from agentao_trio.watchdog import Watchdog
 
 __all__ = ["Session", "open_session"]
 
@@ -418,7 +418,10 @@ class Session(Commands):
 
         That its own call has ended is no failure: it is how most handlers end.
         """
-        if isinstance(error, CallEnded) and error.call_sid == call.call_sid:
+        excused = call.excuses(error)
+        if call.answered_elsewhere:
+            call.release()
+        if excused:
             return
         self._counts["handler_failures"] += 1
         if self._handler_errors == "raise":
@@ -482,9 +485,6 @@ class Session(Commands):
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
 
-    def _loop_was_blocked(self, _: BlockedStep) -> None:
-        self._counts["loop_blocked"] += 1
-
     async def _hang_up_everything(self) -> None:
         """The calls that are left, and those without an owner whose hangup, or name, is on its way."""
         await self._hang_up_all()
@@ -545,6 +545,8 @@ async def open_session(
     is left and closes the connection, within a few seconds.
     """
     host, port = parse_endpoint(endpoint)
+    if isinstance(trunks, str):
+        raise ValueError(f"trunks is {trunks!r}; expected a collection of names, such as [{trunks!r}]")
     if rpc_length not in ("exclusive", "inclusive"):
         raise ValueError(f"rpc_length is {rpc_length!r}; expected 'exclusive' or 'inclusive'")
     authentication = Authentication(credentials, presenter, tenant_id=tenant_id)
@@ -587,7 +589,8 @@ async def open_session(
             services.start_soon(authentication.keep_fresh, session._link.wait_up)
             with contextlib.ExitStack() as watching:
                 if watchdog is not None:
-                    watching.enter_context(Watchdog(watchdog, on_blocked=session._loop_was_blocked))
+                    counts = session._counts
+                    watching.enter_context(Watchdog(watchdog, on_blocked=lambda _: counts.update(("loop_blocked",))))
                 try:
                     yield session
                 finally:
