@@ -383,6 +383,7 @@ class ActiveCall(CallAudio, CallControl):
         self.trunk_id = record.event.trunk_id or self.trunk_id
         event = record.event
         if event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
+            self._uplink.end()  # before it is counted what became of its packets
             self._ending = CallEnding(
                 call_sid=self.call_sid,
                 q850_cause=event.q850_cause,
@@ -415,6 +416,7 @@ class ActiveCall(CallAudio, CallControl):
         """The call is over without the gateway's word: lost, overrun or left."""
         if not self._over.is_set():
             self._failure = failure
+            self._uplink.end()
             self._end(failure)
 
     def _leave(self) -> None:

@@ -29,6 +29,7 @@ import trio
 
 from agentao_trio.audio import ArrivalKind, AudioFrame, Codec, JitterEstimator, Packetizer, SequenceTracker
 from agentao_trio.audio_frames import AudioFields, FrameTemplate
+from agentao_trio.backlog import Backlog
 from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.convert import FrameConverter, SpeechConverter
 from agentao_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
@@ -43,9 +44,6 @@ INBOX_SECONDS = 1.0
 OUTBOX_SECONDS, OUTBOX_STEP = 0.5, 0.1
 #: Seconds of audio that may be unacknowledged on the call's stream before packets are shed.
 BACKLOG_SECONDS = 0.5
-#: How long, in seconds, the oldest of it may have waited beyond the path's own round trip, and how long without even
-#: having left.
-BACKLOG_AGE, UNSENT_AGE = 0.35, 0.04
 #: Seconds without a packet after which a call gives its place on the packet clock back.
 IDLE_SECONDS = 1.0
 #: What a frame weighs beside its payload: header, envelope, sid, codec name, number. Generous; used for bounds only.
@@ -221,6 +219,11 @@ class Passage:
     stopped: bool = False
 
     @property
+    def is_settled(self) -> bool:
+        """Whether no more of it will be queued."""
+        return self.complete or self.stopped
+
+    @property
     def gone(self) -> bool:
         """Whether nothing of it is left to send, and nothing was cleared."""
         return self.complete and not self.stopped and self.queued == self.sent + self.dropped
@@ -257,45 +260,6 @@ class Mark:
         self._settled.set()
 
 
-class _Backlog:
-    """How long the packets of one stream wait: to leave, and to be acknowledged.
-
-    A count of bytes does not tell that: over a path that carries half of what is said, half a second of audio takes a
-    second to leave. Where the path carries too little, the congestion window soon keeps packets from leaving at all;
-    they are the ones to count by, since what is lost on the way and sent again is late too, but no sign of a queue.
-    """
-
-    __slots__ = ("_earlier", "_latest_at", "_round_trip", "_written")
-
-    def __init__(self, size: int, at: float, round_trip: float) -> None:
-        """One packet waits, of which ``size`` bytes are not acknowledged. It was written at ``at``; ``round_trip`` is
-        the shortest seen on its stream."""
-        #: Bytes since there was nothing to wait for, and when the latest packet of them was written.
-        self._written = size
-        self._latest_at = at
-        # Of each packet before that one: where it ends, and when it was written.
-        self._earlier: deque[tuple[int, float]] = deque()
-        self._round_trip = round_trip
-
-    def wrote(self, size: int, now: float) -> None:
-        """A packet was written behind them."""
-        self._earlier.append((self._written, self._latest_at))
-        self._written += size
-        self._latest_at = now
-
-    def is_stale(self, unsent: int, backlog: int, now: float) -> bool:
-        """Whether what is written now would come too late; ``unsent`` and ``backlog`` are in bytes."""
-        earlier = self._earlier
-        sent, acknowledged = self._written - unsent, self._written - backlog
-        while earlier and earlier[0][0] <= acknowledged:
-            self._round_trip = min(self._round_trip, now - earlier.popleft()[1])
-        oldest = earlier[0][1] if earlier else self._latest_at
-        if backlog and now - oldest - self._round_trip > BACKLOG_AGE:
-            return True
-        oldest_unsent = next((at for end, at in earlier if end > sent), self._latest_at)
-        return unsent > 0 and now - oldest_unsent > UNSENT_AGE
-
-
 def _writers_time(sequence: int) -> float:
     """A packet's time by its writer's own clock, in seconds: it stands still while the whole program does."""
     return sequence * PACKET_INTERVAL
@@ -319,7 +283,7 @@ class Uplink:
     _skipped_before: int = attrs.field(default=0, init=False)
     _stream: UplinkStream | None = attrs.field(default=None, init=False)
     # None while nothing waits that was written before: all of it has been acknowledged by the next slot.
-    _backlog: _Backlog | None = attrs.field(default=None, init=False)
+    _backlog: Backlog | None = attrs.field(default=None, init=False)
     _first: int = attrs.field(default=0, init=False)  # the number of the stream's first packet
     _codec: Codec | None = attrs.field(default=None, init=False)
     _template: FrameTemplate | None = attrs.field(default=None, init=False)
@@ -338,13 +302,14 @@ class Uplink:
     taps: tuple[Callable[[bytes, Codec, float], None], ...] = attrs.field(default=(), init=False)
     _sending: bool = attrs.field(default=False, init=False)
     _finishing: bool = attrs.field(default=False, init=False)
-    _ended: bool = attrs.field(default=False, init=False)
+    #: No more can be said.
+    ended: bool = attrs.field(default=False, init=False)
     _said_all: trio.Event = attrs.field(factory=trio.Event, init=False)
     # One condition variable for all that senders wait for: room, drained, ended.
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "sending" if self._sending else "idle"
+        state = "ended" if self.ended else "sending" if self._sending else "idle"
         return f"<Uplink of {self.call_sid}, {state}, {self.queued} packets queued, {self.packets_sent} sent>"
 
     @property
@@ -376,6 +341,8 @@ class Uplink:
             raise LocalProtocolError(f"audio is bytes, not {type(data).__name__}")
         if self._sending:
             raise trio.BusyResourceError("another task is sending audio on this call")
+        if self.passage is not None and passage is not self.passage and not self.passage.is_settled:
+            raise trio.BusyResourceError("a sound is being played into this call")
         self._sending = True
         has_waited = False
         try:
@@ -403,7 +370,7 @@ class Uplink:
 
     def flush(self, passage: Passage | None = None) -> None:
         """The end of an utterance: queue what is left of it, the last packet filled with silence. Ends ``passage``."""
-        if self._packetizer is not None and self._speech is not None and not self._finishing:
+        if self._packetizer is not None and self._speech is not None and not (self._finishing or self.ended):
             self._enqueue(self._packetizer.feed(self._speech.flush()), passage)
             if rest := self._packetizer.flush():
                 self._enqueue([rest], passage)
@@ -432,26 +399,26 @@ class Uplink:
             self._join_clock()
         self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
-        while not self._ended:
+        while not self.ended:
             await self._changed.park()
 
     async def wait_played(self) -> None:
         """Wait until every queued packet has gone out or was cleared, or the uplink ended."""
         await trio.lowlevel.checkpoint()
-        while self._queue and not self._ended:
+        while self._queue and not self.ended:
             await self._changed.park()
 
     async def wait_gone(self, passage: Passage) -> None:
         """Wait until all of ``passage`` has gone out, or it was stopped, or the uplink ended."""
         await trio.lowlevel.checkpoint()
-        while not (passage.gone or passage.stopped or self._ended):
+        while not (passage.gone or passage.stopped or self.ended):
             await self._changed.park()
 
     def mark(self, name: str) -> Mark:
         """A mark behind the packets that are queued."""
         mark = Mark(name, self._accepted)
         self._marks.append(mark)
-        self._settle_marks(passed=not self._ended)
+        self._settle_marks(passed=not self.ended)
         return mark
 
     def _settle_marks(self, *, passed: bool = True) -> None:
@@ -486,12 +453,14 @@ class Uplink:
         try:
             await self._said_all.wait()
         finally:
-            self._ended = True
-            self._leave_clock()
             self._end_stream()
-            while self._marks:
-                self._marks.popleft()._settle(False)
-            self._changed.unpark_all()
+            self.end()
+
+    def end(self) -> None:
+        """No more can be said; what is queued is dropped. Harmless when repeated."""
+        self.ended = True
+        self._leave_clock()
+        self.clear()
 
     def _on_slot(self, deadline: float) -> None:
         """It is this call's turn to write a packet."""
@@ -528,7 +497,7 @@ class Uplink:
                 self._leave_clock()  # a silent call costs no ticks
 
     def _join_clock(self) -> None:
-        if not self._ended:
+        if not self.ended:
             self._slot = self.clock.join(self._on_slot)
 
     def _leave_clock(self) -> None:
@@ -581,7 +550,7 @@ class Uplink:
         if self._backlog is None:
             # All of it is the packet before this one. The one before that was acknowledged by then.
             round_trip = PACKET_INTERVAL if sequence - 1 > self._first else float("inf")
-            self._backlog = _Backlog(backlog, _writers_time(sequence - 1), round_trip)
+            self._backlog = Backlog(backlog, _writers_time(sequence - 1), round_trip)
         is_full = backlog > _MOST_BACKLOG * (size + _FRAME_OVERHEAD)
         return None if is_full or self._backlog.is_stale(stream.unsent, backlog, _writers_time(sequence)) else stream
 
@@ -596,5 +565,5 @@ class Uplink:
             self._stream.finish()
 
     def _raise_if_over(self) -> None:
-        if self._ended or self._finishing:
+        if self.ended or self._finishing:
             raise trio.ClosedResourceError("this call's uplink has ended")

@@ -89,7 +89,7 @@ class Playout:
         Raises :class:`CallEnded` when the call ends before. Cancelled, it plays on.
         """
         await self._uplink.wait_gone(self._passage)
-        if not self._passage.gone and not self._passage.stopped:
+        if not self._passage.gone and (self._uplink.ended or not self._passage.stopped):
             raise self._ended()
 
     async def __aenter__(self) -> Playout:

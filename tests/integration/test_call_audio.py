@@ -161,6 +161,14 @@ async def test_two_sounds_at_once_are_refused(autojump_clock: MockClock) -> None
             await call.play(SPEECH)
 
 
+async def test_nothing_is_said_into_a_sound_but_behind_it(autojump_clock: MockClock) -> None:
+    async with call_to(ECHO) as call, call.play(SPEECH) as playout:
+        with pytest.raises(trio.BusyResourceError, match="a sound is being played"):
+            await call.send_audio(call.codec.silence)
+        await playout.finished()
+        await call.send_audio(call.codec.silence)
+
+
 async def test_a_call_that_ends_while_it_plays(autojump_clock: MockClock) -> None:
     async with call_to(HANGS_UP) as call:
         playout = call.play(SPEECH)

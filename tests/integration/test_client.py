@@ -19,12 +19,14 @@ from trio.testing import MockClock
 from agentao_trio import (
     ActiveCall,
     AgenTaoClient,
+    CallAnswerFailed,
     CallEnded,
     CallEnding,
     CallState,
     SessionClosed,
     events,
     messages,
+    open_session,
     serve,
 )
 from agentao_trio.gateway import Gateway, open_gateway
@@ -74,6 +76,56 @@ async def test_the_documents_own_example(autojump_clock: MockClock) -> None:
         assert "Call ended" in said
         with pytest.raises(SessionClosed):
             client.get_call("any")
+
+
+@pytest.mark.parametrize("later", [0, 0.02, 0.5])
+async def test_a_call_on_a_shared_trunk_belongs_to_who_answers_first(later: float, autojump_clock: MockClock) -> None:
+    network = MemoryNetwork(delay=0.01)
+    taken: list[ActiveCall] = []
+    missed: list[ActiveCall] = []
+
+    async def take(delay: float, call: ActiveCall) -> None:
+        await trio.sleep(delay)
+        try:
+            await call.answer()
+        except CallAnswerFailed:
+            missed.append(call)
+            raise  # and is nobody's failure
+        taken.append(call)
+        await call.wait_ended()
+
+    async with (
+        open_gateway(socket=network.socket((HOST, PORT)), names=[HOST], seed=1) as gateway,
+        trio.open_nursery() as nursery,
+    ):
+        sessions = []
+        for delay in (0, later):
+            agent = functools.partial(serve, functools.partial(take, delay), ENDPOINT, tls=gateway.tls)
+            start = functools.partial(agent, socket=network.socket(), trunks=["main"])
+            sessions.append(await nursery.start(start))
+        gateway.place_inbound_call(trunk_id="main", call_from="+15550100099")
+        await trio.sleep(3)
+        assert [call.state for call in taken] == [CallState.ANSWERED]  # the other has not hung it up
+        assert [(call.state, call.released) for call in missed] == [(CallState.DISCONNECTED, True)]
+        assert sum(session.statistics().handler_failures for session in sessions) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_on_a_trunk_that_was_not_named_is_not_ours(autojump_clock: MockClock) -> None:
+    async with telephone_network() as (gateway, options), open_session(ENDPOINT, **options) as session:
+        gateway.place_inbound_call(trunk_id="another", call_from="+15550100098")
+        await trio.sleep(3)
+        gateway.place_inbound_call(trunk_id="main", call_from="+15550100099")
+        assert (await anext(session.incoming())).caller == "+15550100099"
+        with trio.move_on_after(3):
+            pytest.fail(f"{await anext(session.incoming())} was taken")
+        assert gateway.statistics().model.calls_open == 2
+
+
+async def test_one_name_is_no_collection_of_trunks() -> None:
+    with pytest.raises(ValueError, match=r"trunks is 'main'; expected a collection of names, such as \['main'\]"):
+        async with open_session(ENDPOINT, trunks="main"):
+            pass
 
 
 async def test_a_call_stays_after_its_handler_has_returned(autojump_clock: MockClock) -> None:

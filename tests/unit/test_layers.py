@@ -60,6 +60,7 @@ CLIENT: tuple[str, ...] = (
     "hub",
     "chronicle",
     "handlers",
+    "backlog",
     "media",
     "playout",
     "recording",

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 from agentao_trio import messages
 from agentao_trio.audio import Codec
 from agentao_trio.audio_frames import AudioFields
+from agentao_trio.backlog import BACKLOG_AGE
 from agentao_trio.errors import StreamReset
-from agentao_trio.media import BACKLOG_AGE, BACKLOG_SECONDS, Downlink, Uplink
+from agentao_trio.media import BACKLOG_SECONDS, Downlink, Uplink
 from agentao_trio.pacing import PacketClock
 from agentao_trio.wire import FrameDecoder
 
@@ -345,9 +346,20 @@ async def test_a_cancelled_send_says_nothing(autojump_clock: MockClock) -> None:
             scope.cancel()
             await uplink.send(speech(0.1), Codec.PCMU)
         assert scope.cancelled_caught
-        assert uplink.queued == 0
+        assert (uplink.queued, uplink.counters.packets_cleared) == (0, 0)
         await uplink.send(speech(0.02), Codec.PCMU)  # nobody is sending any more
-    assert uplink.counters.packets_cleared == 0
+
+
+async def test_what_is_queued_when_the_call_ends_is_counted_and_its_marks_are_settled(
+    autojump_clock: MockClock,
+) -> None:
+    async with uplink_on(Wire()) as uplink:
+        await uplink.send(speech(0.2), Codec.PCMU)
+        before = uplink.mark("before the end")
+        uplink.end()
+        assert (uplink.queued, uplink.packets_sent, uplink.counters.packets_cleared) == (0, 0, 10)
+        assert not await before.wait()
+        assert not await uplink.mark("after it").wait()
 
 
 async def test_two_tasks_cannot_talk_at_once(autojump_clock: MockClock) -> None:
