@@ -84,7 +84,9 @@ def told(result: Result) -> str:
     lines.append(f"  seen in   {failed} of {len(result.attempts)} runs")
     if result.example is not None:
         lines.append(f"  shortest  {json.dumps(result.example)[:300]}")
-    lines.append(f"  again     agentao-trio conformance TARGET --only {rule.id} --seed {result.run_seed}")
+    # A terminal would break it where no shell reads on.
+    target = result.target.replace(" ", " \\\n              ", 1)
+    lines.append(f"  again     agentao-trio conformance {target} --only {rule.id} --seed {result.run_seed}")
     return "\n".join(lines) + "\n"
 
 

@@ -119,6 +119,8 @@ class Result:
     attempts: tuple[Attempt, ...] = ()
     #: The shortest example that breaks the rule.
     example: Any = None
+    #: What the command line calls the target.
+    target: str = "TARGET"
     #: The run's seed, and the one that the programme got.
     run_seed: int = 0
     seed: int = 0
@@ -183,6 +185,10 @@ class Place(Protocol):
 class Target(Protocol):
     """What is judged."""
 
+    @property
+    def words(self) -> str:
+        """What the command line calls it."""
+
     def arenas(self, wanted: Collection[str]) -> contextlib.AbstractAsyncContextManager[Sequence[Place]]:
         """For the length of a run: the kinds the gateway comes in, the usual one first.
 
@@ -194,12 +200,14 @@ class _Run:
     def __init__(
         self,
         places: Sequence[Place],
+        words: str,
         options: Options,
         limits: Limits,
         progress: Callable[[Progress], None],
         drawn: Mapping[str, Sequence[Any]],
     ) -> None:
         self._places = places
+        self._words = words
         self._drawn = drawn
         self._options = options
         self._limits = limits
@@ -472,6 +480,7 @@ class _Run:
             reason=reason,
             attempts=attempts,
             waived=waived,
+            target=self._words,
             run_seed=self._options.seed,
         )
 
@@ -573,7 +582,7 @@ async def run(
     # Before there is anything whose timing it could disturb.
     drawn = await trio.to_thread.run_sync(_draw, checks, options, abandon_on_cancel=True)
     async with target.arenas(wanted) as places:
-        this = _Run(places, options, limits, progress, drawn)
+        this = _Run(places, target.words, options, limits, progress, drawn)
         if preflight:
             await this.look_at_the_path()
         with trio.move_on_after(budget if budget is not None else float("inf")) as allowed:

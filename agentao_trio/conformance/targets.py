@@ -62,6 +62,12 @@ class SimulatedTarget:
     #: Faults of the gateway, by name.
     faults: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """What the command line calls it, with its losses and faults."""
+        loss = [f"--loss {self.loss:g}"] if self.loss else []
+        return " ".join(["simulated", *loss, *(f"--fault {name}" for name in self.faults)])
+
     @contextlib.asynccontextmanager
     async def arenas(self, wanted: Collection[str]) -> AsyncIterator[Sequence[Arena]]:
         """The kinds of gateway there are, with those that ``wanted`` capabilities need. Leaving the block, also by
@@ -112,6 +118,11 @@ class RealTarget:
     """A gateway that its profile tells how to reach."""
 
     profile: Profile
+
+    @property
+    def words(self) -> str:
+        """``TARGET``: which it is, and what is allowed there, the reader knows."""
+        return "TARGET"
 
     @contextlib.asynccontextmanager
     async def arenas(self, wanted: Collection[str]) -> AsyncIterator[Sequence[Arena]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -53,8 +54,16 @@ def test_a_failure_is_told_with_all_that_it_takes_to_see_it_again(failed: Ran) -
     assert "  expected  " in told
     assert "  seen      " in told
     assert "of 3 runs" in told or "of 2 runs" in told
-    assert "agentao-trio conformance TARGET --only EVT-01 --seed 7" in told
     assert "2 checks against simulated: 1 pass, 1 fail." in told
+
+
+def test_the_line_that_a_failure_ends_with_shows_it_again(failed: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the fault that the simulated gateway had."""
+    line = re.search(r"again +agentao-trio conformance (.*?--seed 7)", failed.out, flags=re.DOTALL)
+    assert line is not None
+    words = line[1].replace("\\\n", "")
+    assert words.split() == ["simulated", "--fault", "two_hangups", "--only", "EVT-01", "--seed", "7"]
+    assert "1 checks against simulated: 1 fail." in conformance(failed.directory, words, capsys).out
 
 
 def test_machines_read_the_same_in_json_and_in_junit(failed: Ran) -> None:
@@ -200,6 +209,7 @@ def test_an_error_of_the_kit_is_an_error_in_junit_too_and_its_reason_is_told() -
     assert "<boom>" in str(error.get("message"))
     assert "  reason    Traceback: " in told(wrong)
     assert '  shortest  {"payload": [1]}' in told(wrong)
+    assert "\n  again     agentao-trio conformance TARGET --only FRM-01 --seed 0\n" in told(wrong)
     assert '<section id="FRM-01">' in as_html(report(wrong))
     assert as_table(report(wrong, stopped="enough")) is not None
 
