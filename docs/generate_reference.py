@@ -22,7 +22,8 @@ ERRORS = """\
 
 Everything that the package raises on purpose is an `AgentaoError`. What a program does wrong is told apart from
 what a peer does, what is over from what failed, and what was refused from what nobody knows about. Some are trio's
-own exceptions besides, so that code written for trio's streams and channels handles them.
+own exceptions besides, so that code written for trio's streams and channels handles them. The cause in `CallEnded` is
+0 where it is this program that ends the call, and the gateway has not confirmed it yet.
 
 | Error | Also a | When |
 |---|---|---|
