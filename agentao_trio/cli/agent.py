@@ -22,7 +22,7 @@ from agentao_trio.cli.access import NOTHING_GIVEN, GatewayAccess
 from agentao_trio.cli.running import FAILURE, UsageError, about, output, report_error, run, until_signalled
 from agentao_trio.cli.screen import Screen
 from agentao_trio.cli.transcript import Transcript
-from agentao_trio.cli.workers import supervise
+from agentao_trio.cli.workers import supervise, while_supervised
 from agentao_trio.client import serve
 from agentao_trio.config import ClientConfig
 from agentao_trio.dialplan import is_destination
@@ -98,6 +98,8 @@ class AgentOptions:
     """redis://…: share calls with other workers, here and on other machines, so that each is answered once."""
     client_id: OptionalText = None
     """What the gateway knows this program by; should be stable. Each worker adds its number."""
+    supervised: Annotated[bool, Parameter(show=False, negative="")] = False
+    """One of several workers, which ends when its standard input does: what the supervisor adds."""
 
 
 @agent_app.default
@@ -116,7 +118,8 @@ def agent_command(*, options: AgentOptions = AgentOptions()) -> int:
 
     async def command() -> int:
         agent = Agent(options, Screen(output, live=False), Hub())
-        return await until_signalled(agent.run) or (FAILURE if agent.failures else 0)
+        work = partial(while_supervised, agent.run) if options.supervised else agent.run
+        return await until_signalled(work) or (FAILURE if agent.failures else 0)
 
     return run(command)
 
