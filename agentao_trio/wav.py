@@ -70,8 +70,13 @@ class WavFile:
         self.rate = rate
         self._channels = channels
         self._bytes = 0
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
-        self.append(b"")
+        # Unbuffered: what a full disk did not take would be tried again when the file is closed.
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close()
+        try:
+            self.append(b"")
+        except OSError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<WavFile {self._file.name}, {self.rate} Hz, {self._channels} channels, {self.seconds:.1f} s>"
@@ -84,16 +89,19 @@ class WavFile:
     def append(self, samples: bytes) -> None:
         """Add whole little-endian samples, the channels of each moment side by side."""
         self._file.seek(_HEADER.size + self._bytes)
-        self._file.write(samples)
-        self._file.flush()  # first the audio, then the header that tells of it
+        self._write(samples)  # first the audio, then the header that tells of it
         self._bytes += len(samples)
         self._file.seek(0)
-        self._file.write(self._header())
-        self._file.flush()
+        self._write(self._header())
 
     def close(self) -> None:
         """Harmless when repeated."""
         self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:  # a disk that is almost full takes a part of it
+            left = left[self._file.write(left) :]
 
     def _header(self) -> bytes:
         size, frame = min(self._bytes, _MOST), 2 * self._channels

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import resource
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -152,6 +155,34 @@ def test_a_wav_file_is_readable_after_each_write(tmp_path: Path) -> None:
     assert file.seconds == 3
     file.close()
     file.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file can be longer meanwhile, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_wav_file_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path) -> None:
+    """Python would tell of a file that is still open, or could not be closed: here that is an error."""
+    with pytest.raises(OSError, match="too large"), room_for(20):
+        WavFile(tmp_path / "call.wav", rate=RATE, channels=2)
+
+
+@pytest.mark.parametrize("samples", [100, RATE])
+def test_what_a_full_disk_did_not_take_is_not_tried_again(samples: int, tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    with room_for(300):
+        file = WavFile(path, rate=RATE, channels=2)
+        with pytest.raises(OSError, match="too large"):
+            file.append(struct.pack("<hh", 100, 300) * samples)
+        file.close()
+    assert (file.seconds, read_wav(path.read_bytes()).seconds) == (0, 0)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"\0" * 100])
