@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -26,7 +27,7 @@ from agentao_trio.cli.workers import supervise, while_supervised
 from agentao_trio.client import serve
 from agentao_trio.config import ClientConfig
 from agentao_trio.dialplan import is_destination
-from agentao_trio.errors import AuthenticationError, ConnectError, ConnectionLost, RealtimeError
+from agentao_trio.errors import AuthenticationError, CallAnswerFailed, ConnectError, ConnectionLost, RealtimeError
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.hub import Hub
 from agentao_trio.records import RecordKind
@@ -36,6 +37,8 @@ from agentao_trio.store import open_store
 from agentao_trio.testing import ScriptedCaller, Silence, Speech
 
 __all__ = ["Agent", "AgentOptions", "agent_app", "embedded_gateway"]
+
+log: logging.Logger = logging.getLogger("agentao_trio.cli.agent")
 
 #: What names the scripted model, and where a key for another is found.
 SIMULATED = "simulated"
@@ -306,6 +309,9 @@ class Agent:
             async with self._open_model(call) as model:  # while it rings: once answered, the caller wants to be greeted
                 await call.answer()
                 await self._talk(call, model)
+        except CallAnswerFailed as failure:  # nobody's fault: others may answer the same trunk
+            hint = "" if self._options.fleet else "; agents that answer the same trunk share its calls with --fleet"
+            log.warning("call %s is left: %s%s", call.call_sid, failure, hint)
         except (AuthenticationError, ConnectError, ConnectionLost, RealtimeError, trio.TooSlowError) as error:
             # The model's, all of them. Its caller is hung up on; the next one may have more luck.
             call.publish(RecordKind.ERROR, source="realtime", message=str(error) or "the model is too slow", fatal=True)

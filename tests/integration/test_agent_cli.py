@@ -15,15 +15,28 @@ import urllib.error
 import urllib.request
 import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
+import trio
+from rich.console import Console
+from trio.testing import MockClock
 
+from agentao_trio import messages
 from agentao_trio.cli import app
+from agentao_trio.cli.agent import Agent, AgentOptions
+from agentao_trio.cli.screen import Screen
+from agentao_trio.config import ClientConfig
 from agentao_trio.history import open_history
+from agentao_trio.hub import Hub
+from agentao_trio.messages import ErrorCode, MethodId
 from agentao_trio.records import RecordKind
+from agentao_trio.testing import MemoryNetwork
 from tests.support.programs import said
+from tests.support.scripted_gateway import CREATE, ScriptedGateway, serving
 
 KEY, PASSWORD, QUERY = "sk-not-to-be-seen", "pass-not-to-be-seen", "query-not-to-be-seen"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
@@ -289,6 +302,36 @@ def test_a_model_that_refuses_the_key_is_told_in_the_call_it_was_for(unauthorise
     assert ran.err == ""
     for secret in (KEY, PASSWORD, QUERY):
         assert secret not in ran.out
+
+
+# -- what goes wrong elsewhere --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fleet", [None, "redis://127.0.0.1:1"])
+async def test_a_call_that_is_not_to_be_had_is_one_line(
+    fleet: str | None, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """Somebody else has answered it, for one."""
+
+    async def refuse(method: MethodId, request: Any) -> Any:
+        if method is MethodId.AnswerIncomingCall:
+            return messages.AnswerIncomingCallResponse(
+                call_sid=request.call_sid, error_code=ErrorCode.ERR_INTERNAL_ERROR
+            )
+        return messages.Empty()
+
+    gateway, agent = ScriptedGateway(refuse), Agent(AgentOptions(fleet=fleet), Screen(Console(), live=False), Hub())
+    async with serving(gateway, MemoryNetwork()) as where, trio.open_nursery() as nursery:
+        config = ClientConfig(endpoint=where["endpoint"], tls=where["tls"])
+        session = await nursery.start(partial(agent.serve, config, drain=0, socket=where["socket"]))
+        await gateway.connected.wait()
+        await gateway.event("in-1", CREATE)
+        await trio.sleep(5)
+        assert session.statistics().handler_failures == 0
+        nursery.cancel_scope.cancel()
+    [line] = [each for each in caplog.messages if "not answered" in each]
+    assert "call in-1" in line
+    assert ("--fleet" in line) == (fleet is None)
 
 
 # -- signals --------------------------------------------------------------------------------------------------------
