@@ -323,7 +323,11 @@ class Agent:
         options = self._options
         async with contextlib.AsyncExitStack() as stack:
             if options.record is not None:
-                await stack.enter_async_context(call.record(options.record / f"{call.call_sid}.wav"))
+                path = options.record / f"{call.call_sid}.wav"
+                try:
+                    await stack.enter_async_context(call.record(path))
+                except OSError as error:  # a full disk: the caller is to be talked to all the same
+                    log.error("%s cannot be written: %s", path, error.strerror)
             tools = [look_up_order] if options.model == SIMULATED else []
             talk = await stack.enter_async_context(
                 bridge(

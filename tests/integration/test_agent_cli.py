@@ -334,6 +334,33 @@ async def test_a_call_that_is_not_to_be_had_is_one_line(
     assert ("--fleet" in line) == (fleet is None)
 
 
+#: The command where no file can be longer than the header of a recording, as on a full disk.
+FULL_DISK = """\
+import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+from agentao_trio.cli import main; main()
+"""
+
+
+def test_callers_are_served_without_a_recording_when_the_disk_is_full(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", FULL_DISK, "agent", "--callers", "1", "--record", "recordings"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout is not None
+        said(process.stdout, "agent: Hello")
+        process.terminate()
+        _, err = process.communicate(timeout=120)
+    [recording] = (tmp_path / "recordings").iterdir()
+    assert err.splitlines() == [
+        f"error: recordings/{recording.name} cannot be written: File too large",
+        "stopping: hanging up and closing",
+    ]
+
+
 # -- signals --------------------------------------------------------------------------------------------------------
 
 
