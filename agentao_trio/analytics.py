@@ -9,11 +9,14 @@
 
 The same records in the same order give the same figures, whether all at once or one by one as they happen. Percentiles
 come from :class:`Distribution`, which is right within one percent however many values it has seen. Calls count when
-they begin, and their durations and quality when they are over.
+they begin, and their durations and quality when they are over. Whether one was answered, how it ended and how long it
+lasted is what its :class:`~agentao_trio.summaries.CallSummary` says, here as in a list of calls: one that went on
+without us has the end that the gateway tells afterwards, and until then the one that it had for us.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -33,9 +36,15 @@ _GROWTH = 1.02
 _LEAST = 1e-6
 #: Finished calls that are remembered, so that what comes late does not count as another call.
 _REMEMBERED = 10_000
+#: Calls over for us whose end the gateway may still tell. Beyond them the oldest counts as it stands.
+_UNTOLD = 1_000
+#: How calls end here before the gateway says that they have ended.
+_AHEAD = frozenset({"left", "lost", "overrun"})
 #: Tools, methods, trunks and error codes told apart; what comes beyond them is one row together.
 _MOST_NAMES = 200
 _OTHERS = "(others)"
+#: How commands fail. One that was abandoned is no failure: its effect was told by an event, ahead of its reply.
+_IN_VAIN = frozenset({"refused", "timed_out", "failed"})
 
 
 @attrs.frozen(kw_only=True)
@@ -195,6 +204,48 @@ class _Timed:
         return ToolFigures(count=self.count, failed=self.failed, seconds=self.seconds.spread())
 
 
+@attrs.define(eq=False)
+class _Finished:
+    """What calls that are over came to."""
+
+    calls: int = 0
+    answered: int = 0
+    direction: Counter[str] = attrs.field(factory=Counter)
+    status: Counter[str] = attrs.field(factory=Counter)
+    causes: Counter[int] = attrs.field(factory=Counter)
+    answerers: Counter[str] = attrs.field(factory=Counter)
+    trunks: dict[str, list[int]] = attrs.field(factory=dict)
+    hours: dict[int, list[int]] = attrs.field(factory=dict)
+    seconds_to_answer: Distribution = attrs.field(factory=Distribution)
+    seconds_talked: Distribution = attrs.field(factory=Distribution)
+    mos: Distribution = attrs.field(factory=Distribution)
+    jitter_ms: Distribution = attrs.field(factory=Distribution)
+    packet_loss_pct: Distribution = attrs.field(factory=Distribution)
+
+    def add(self, call: CallSummary) -> None:
+        """One more."""
+        answered = call.answered_at is not None
+        self.calls += 1
+        self.answered += answered
+        self.direction[call.direction or "unknown"] += 1
+        self.status[call.status] += 1
+        if call.q850_cause is not None:
+            self.causes[call.q850_cause] += 1
+        if call.answered_by:
+            self.answerers[call.answered_by] += 1
+        _tally(self.trunks, _name(self.trunks, call.trunk_id), answered)
+        _tally(self.hours, int(call.began_at or 0.0) // 3600 * 3600, answered)
+        for distribution, value in (
+            (self.seconds_to_answer, call.seconds_to_answer),
+            (self.seconds_talked, call.seconds_talked),
+            (self.mos, call.mos),
+            (self.jitter_ms, call.jitter_ms),
+            (self.packet_loss_pct, call.packet_loss_pct),
+        ):
+            if value is not None:
+                distribution.add(value)
+
+
 class Analysis:
     """A fold over records."""
 
@@ -203,21 +254,13 @@ class Analysis:
         self._first_at: float | None = None
         self._last_at: float | None = None
         self._open: dict[str, CallSummary] = {}
+        self._untold: OrderedDict[str, CallSummary] = OrderedDict()
         self._over: OrderedDict[str, None] = OrderedDict()
+        self._finished = _Finished()
         self._counts: Counter[str] = Counter()
-        self._status: Counter[str] = Counter()
-        self._causes: Counter[int] = Counter()
-        self._answerers: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._trunks: dict[str, list[int]] = {}
-        self._hours: dict[int, list[int]] = {}
         self._tools: dict[str, _Timed] = {}
         self._commands: dict[str, _Timed] = {}
-        self.seconds_to_answer: Distribution = Distribution()
-        self.seconds_talked: Distribution = Distribution()
-        self.mos: Distribution = Distribution()
-        self.jitter_ms: Distribution = Distribution()
-        self.packet_loss_pct: Distribution = Distribution()
         self.turn_seconds: Distribution = Distribution()
         self.barge_in_silence_ms: Distribution = Distribution()
 
@@ -240,7 +283,7 @@ class Analysis:
             case RecordKind.TOOL if data.get("phase") in ("done", "failed", "cancelled"):
                 _time(self._tools, str(data.get("name", "")), data, failed=data["phase"] != "done")
             case RecordKind.COMMAND if data.get("phase") != "sent":
-                _time(self._commands, str(data.get("method", "")), data, failed=data.get("phase") != "answered")
+                _time(self._commands, str(data.get("method", "")), data, failed=data.get("phase") in _IN_VAIN)
             case RecordKind.USAGE:
                 self._counts["tokens"] += int(data.get("total_tokens") or 0)
             case RecordKind.ERROR:
@@ -262,40 +305,26 @@ class Analysis:
                 self._open[call_sid] = before if already is None else merged(before, already)
         if call_sid in self._over:
             return
-        call = self._open.get(call_sid)
+        call = self._open.get(call_sid) or self._untold.get(call_sid)
         if call is None:
             call = self._open[call_sid] = CallSummary()
         call.feed(record)
-        if record.kind is RecordKind.CALL and data.get("phase") == "over":
-            del self._open[call_sid]
-            self._over[call_sid] = None
-            if len(self._over) > _REMEMBERED:
-                self._over.popitem(last=False)
-            self._finished(call)
+        if record.kind is RecordKind.CALL and data.get("phase") == "over" and call_sid in self._open:
+            self._untold[call_sid] = self._open.pop(call_sid)
+            if call.q850_cause is not None or data.get("how") not in _AHEAD:
+                self._finish(call_sid)
+            elif len(self._untold) > _UNTOLD:
+                self._finish(next(iter(self._untold)))
+        elif call_sid in self._untold and call.q850_cause is not None:
+            self._finish(call_sid)
 
-    def _finished(self, call: CallSummary) -> None:
-        if call.status == ELSEWHERE:
-            return
-        self._counts["finished"] += 1
-        self._counts[call.direction or "unknown"] += 1
-        answered = call.answered_at is not None
-        self._counts["answered"] += answered
-        self._status[call.status] += 1
-        if call.q850_cause is not None:
-            self._causes[call.q850_cause] += 1
-        if call.answered_by:
-            self._answerers[call.answered_by] += 1
-        _tally(self._trunks, _name(self._trunks, call.trunk_id), answered)
-        _tally(self._hours, int(call.began_at or 0.0) // 3600 * 3600, answered)
-        for distribution, value in (
-            (self.seconds_to_answer, call.seconds_to_answer),
-            (self.seconds_talked, call.seconds_talked),
-            (self.mos, call.mos),
-            (self.jitter_ms, call.jitter_ms),
-            (self.packet_loss_pct, call.packet_loss_pct),
-        ):
-            if value is not None:
-                distribution.add(value)
+    def _finish(self, call_sid: str) -> None:
+        call = self._untold.pop(call_sid)
+        self._over[call_sid] = None
+        if len(self._over) > _REMEMBERED:
+            self._over.popitem(last=False)
+        if call.status != ELSEWHERE:
+            self._finished.add(call)
 
     def _turn(self, data: Mapping[str, Any]) -> None:
         self._counts["turns"] += 1
@@ -308,33 +337,66 @@ class Analysis:
 
     # -- giving out -------------------------------------------------------------------------------------------------
 
+    def _calls_over(self) -> _Finished:
+        if not self._untold:
+            return self._finished
+        finished = copy.deepcopy(self._finished)
+        for call in self._untold.values():
+            finished.add(call)
+        return finished
+
+    @property
+    def seconds_to_answer(self) -> Distribution:
+        """Of the calls that are over: from the beginning to the answer."""
+        return self._calls_over().seconds_to_answer
+
+    @property
+    def seconds_talked(self) -> Distribution:
+        """Of the calls that are over: from the answer to the end."""
+        return self._calls_over().seconds_talked
+
+    @property
+    def mos(self) -> Distribution:
+        """Of the calls that are over: the estimated mean opinion score."""
+        return self._calls_over().mos
+
+    @property
+    def jitter_ms(self) -> Distribution:
+        """Of the calls that are over: interarrival jitter."""
+        return self._calls_over().jitter_ms
+
+    @property
+    def packet_loss_pct(self) -> Distribution:
+        """Of the calls that are over: what was lost of their audio."""
+        return self._calls_over().packet_loss_pct
+
     def figures(self) -> Figures:
         """The figures by now; calls in progress are in ``calls`` and ``open`` alone."""
-        counts, finished = self._counts, self._counts["finished"]
+        counts, over = self._counts, self._calls_over()
         directions = Counter(call.direction for call in self._open.values())
         return Figures(
             first_at=self._first_at,
             last_at=self._last_at,
             records=self._records,
-            calls=finished + len(self._open),
-            inbound=counts["inbound"] + directions["inbound"],
-            outbound=counts["outbound"] + directions["outbound"],
+            calls=over.calls + len(self._open),
+            inbound=over.direction["inbound"] + directions["inbound"],
+            outbound=over.direction["outbound"] + directions["outbound"],
             open=len(self._open),
-            answered=counts["answered"],
-            answer_rate=counts["answered"] / finished if finished else None,
-            by_status=dict(self._status.most_common()),
-            by_cause={cause: (q850_name(cause), count) for cause, count in self._causes.most_common()},
+            answered=over.answered,
+            answer_rate=over.answered / over.calls if over.calls else None,
+            by_status=dict(over.status.most_common()),
+            by_cause={cause: (q850_name(cause), count) for cause, count in over.causes.most_common()},
             by_trunk={
                 trunk: TrunkFigures(calls=calls, answered=answered)
-                for trunk, (calls, answered) in sorted(self._trunks.items())
+                for trunk, (calls, answered) in sorted(over.trunks.items())
             },
-            by_answerer=dict(self._answerers.most_common()),
-            by_hour={hour: (calls, answered) for hour, (calls, answered) in sorted(self._hours.items())},
-            seconds_to_answer=self.seconds_to_answer.spread(),
-            seconds_talked=self.seconds_talked.spread(),
-            mos=self.mos.spread(),
-            jitter_ms=self.jitter_ms.spread(),
-            packet_loss_pct=self.packet_loss_pct.spread(),
+            by_answerer=dict(over.answerers.most_common()),
+            by_hour={hour: (calls, answered) for hour, (calls, answered) in sorted(over.hours.items())},
+            seconds_to_answer=over.seconds_to_answer.spread(),
+            seconds_talked=over.seconds_talked.spread(),
+            mos=over.mos.spread(),
+            jitter_ms=over.jitter_ms.spread(),
+            packet_loss_pct=over.packet_loss_pct.spread(),
             turn_seconds=self.turn_seconds.spread(),
             turns=counts["turns"],
             barge_ins=counts["barge_ins"],

@@ -57,8 +57,10 @@ class CallSummary:
 
     @property
     def seconds_talked(self) -> float | None:
-        """From the answer to the end."""
-        return None if self.answered_at is None or self.ended_at is None else self.ended_at - self.answered_at
+        """From the answer to the end, which is the gateway's word for it where that has come."""
+        if self.answered_at is None or self.ended_at is None:
+            return None
+        return max(0.0, self.ended_at - self.answered_at)  # one that was left may be answered all the same
 
     def feed(self, record: Record) -> None:
         """Take in the next of this call's records."""
@@ -106,8 +108,10 @@ class CallSummary:
                 how = data.get("how")
                 if how == "released":
                     self.status, self.answered_at, self.q850_cause = ELSEWHERE, None, None
+                elif self.q850_cause is None and how == "left":  # as a hangup from here would have ended it
+                    self.status = _final_status(16, answered=self.answered_at is not None)
                 elif self.q850_cause is None:
-                    self.status = {"lost": "lost", "left": "canceled"}.get(str(how), "failed")
+                    self.status = "lost" if how == "lost" else "failed"
 
     def _event(self, record: Record) -> None:
         event: Mapping[str, Any] = record.data.get("event", {})
@@ -116,18 +120,25 @@ class CallSummary:
             return
         match event.get("event_type"):
             case "CHANNEL_CREATE":
-                self.status = "ringing" if event.get("status") == "RINGING" else self.status
+                self._goes_on("ringing" if event.get("status") == "RINGING" else self.status)
             case "CHANNEL_ANSWER" | "CHANNEL_RESUME":
                 self._answered(record, event)
-                self.status = "in-progress"
+                self._goes_on("in-progress")
             case "CHANNEL_HOLD":
                 self._answered(record, event)
-                self.status = "on-hold"
+                self._goes_on("on-hold")
             case "CHANNEL_HANGUP_COMPLETE":
                 self.ended_at = record.at
                 self.q850_cause = int(event.get("q850_cause", 0))
                 self.recording = self.recording or event.get("recording_url", "")
                 self.status = _final_status(self.q850_cause, answered=self.answered_at is not None)
+
+    def _goes_on(self, status: str) -> None:
+        """A call that is over for us may go on at the gateway; of that only its end is still of interest."""
+        if self.ended_at is None:
+            self.status = status
+        elif self.status == "canceled" and self.answered_at is not None:
+            self.status = "completed"
 
     def _answered(self, record: Record, event: Mapping[str, Any]) -> None:
         if self.answered_at is None:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from agentao_trio import messages
+from agentao_trio.analytics import Analysis
 from agentao_trio.callstate import Verdict
 from agentao_trio.chronicle import _fields
 from agentao_trio.errors import CallEnded
@@ -18,9 +19,11 @@ from agentao_trio.events import Ingest
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record, RecordKind, plain
 from agentao_trio.session import Session
+from agentao_trio.summaries import summarised
+from agentao_trio.testing import MemoryNetwork
 from tests.support.simulated import simulated
 
-ECHO, BUSY = "+15550100001", "+15550100002"
+ECHO, BUSY, TONE = "+15550100001", "+15550100017", "+15550100002"
 
 
 def of(records: list[Record], kind: RecordKind) -> list[Record]:
@@ -64,6 +67,45 @@ async def test_a_call_is_told_from_its_beginning_to_its_end(autojump_clock: Mock
     recordings = [each.data["status"] for each in of(records, RecordKind.RECORDING)]
     assert (recordings[0], recordings[-1]) == ("started", "completed")
     assert set(recordings[1:-1]) == {"in-progress"}
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+async def test_calls_that_are_hung_up_have_no_command_in_vain(delay: float, autojump_clock: MockClock) -> None:
+    network, analysis = MemoryNetwork(), Analysis()
+    async with simulated(network=network) as (session, _):
+        network.delay = delay
+        session.hub.attach(analysis.feed)
+        for _ in range(3):
+            async with await session.originate(ECHO, trunk_id="main") as call:
+                await call.wait_answered()
+    counted = {name: (each.count, each.failed) for name, each in analysis.figures().commands.items()}
+    assert counted == {"Originate": (3, 0), "Terminate": (3, 0)}
+
+
+async def test_a_conference_that_the_agent_left_is_completed_and_the_same_in_lists_and_figures(
+    autojump_clock: MockClock,
+) -> None:
+    records, analysis = list[Record](), Analysis()
+    async with simulated() as (session, gateway):
+        session.hub.attach(records.append)
+        session.hub.attach(analysis.feed)
+        call = await session.originate(TONE, trunk_id="main")
+        await call.wait_answered()
+        leg = await call.connect(ECHO)
+        await trio.sleep(20)
+        await call.close()
+        assert analysis.figures().by_status == {"completed": 2}
+        assert (analysis.figures().seconds_talked.most or 0) < 21
+        await trio.sleep(10)
+        gateway.hang_up(call.call_sid, 16)
+        await trio.sleep(1)
+    told, figures = summarised(records), analysis.figures()
+    assert [(each.status, each.q850_cause) for each in told.values()] == [("completed", 16), ("completed", None)]
+    assert (figures.calls, figures.open, figures.answered, figures.by_status) == (2, 0, 2, {"completed": 2})
+    assert {cause: count for cause, (_, count) in figures.by_cause.items()} == {16: 1}
+    talked = [told[sid].seconds_talked or 0 for sid in (call.call_sid, leg.call_sid)]
+    assert talked == pytest.approx([30, 20], abs=0.5)
+    assert (figures.seconds_talked.most, figures.seconds_talked.least) == (max(talked), min(talked))
 
 
 async def test_there_is_no_estimate_of_a_call_in_which_nothing_was_heard(autojump_clock: MockClock) -> None:

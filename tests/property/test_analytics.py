@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,12 @@ def histories(draw: st.DrawFn) -> list[Record]:
             steps.append(event("CHANNEL_HANGUP_COMPLETE", q850_cause=draw(st.sampled_from([16, 17, 19]))))
             steps.append((sid, RecordKind.CALL, {"phase": "over", "how": "hangup"}))
             steps += [(sid, RecordKind.TRANSCRIPT, {"phase": "final"})] * draw(st.integers(0, 1))
+        elif draw(st.booleans()):  # over here alone; it may go on, and the gateway may tell how it ended, or not
+            how = draw(st.sampled_from(["left", "lost", "overrun", "refused"]))
+            steps.append((sid, RecordKind.CALL, {"phase": "over", "how": how}))
+            if how != "refused":
+                steps += [event(draw(st.sampled_from(["CHANNEL_ANSWER", "CHANNEL_HOLD"])))] * draw(st.integers(0, 1))
+                steps += [event("CHANNEL_HANGUP_COMPLETE", q850_cause=16)] * draw(st.integers(0, 1))
         scripts.append(steps)
     records: list[Record] = []
     at = 1_000_000.0
@@ -87,9 +94,12 @@ def test_figures_agree_with_the_summaries_of_the_same_records(records: list[Reco
     assert figures.inbound == sum(call.direction == "inbound" for call in calls)
     assert figures.answered == sum(call.answered_at is not None for call in over)
     assert figures.answer_rate == (figures.answered / len(over) if over else None)
-    assert {cause: count for cause, (_, count) in figures.by_cause.items()} == {
-        cause: sum(call.q850_cause == cause for call in over) for cause in {call.q850_cause for call in over}
-    }
+    causes = Counter(call.q850_cause for call in over if call.q850_cause is not None)
+    assert {cause: count for cause, (_, count) in figures.by_cause.items()} == causes
+    assert figures.by_status == Counter(call.status for call in over)
+    assert not any(call.status == "canceled" and call.answered_at is not None for call in calls)
+    talked = [call.seconds_talked for call in over if call.seconds_talked is not None]
+    assert (figures.seconds_talked.count, figures.seconds_talked.most) == (len(talked), max(talked, default=None))
     assert figures.barge_ins == sum(bool(r.data.get("barge_in")) for r in records)
     assert figures.seconds_to_answer.count == figures.answered
     waited = [call.seconds_to_answer for call in over if call.seconds_to_answer is not None]
@@ -106,6 +116,24 @@ def test_looking_at_the_figures_in_between_changes_nothing(records: list[Record]
         step_by_step.feed(record)
         step_by_step.figures()
     assert step_by_step.figures() == at_once.figures()
+
+
+def test_a_command_is_in_vain_where_it_failed_and_not_where_an_event_was_ahead_of_its_reply() -> None:
+    analysis = Analysis()
+    for number, phase in enumerate(["sent", "answered", "abandoned", "refused", "timed_out", "failed"]):
+        data = {"method": "Terminate", "phase": phase, "seconds": 0.1}
+        analysis.feed(Record(number=number + 1, at=0.0, call_sid="", kind=RecordKind.COMMAND, data=data))
+    terminate = analysis.figures().commands["Terminate"]
+    assert (terminate.count, terminate.failed) == (5, 3)
+
+
+def test_of_many_calls_whose_end_was_never_told_all_count_and_few_are_kept() -> None:
+    analysis = Analysis()
+    for number in range(3000):
+        data = {"phase": "over", "how": "lost"}
+        analysis.feed(Record(number=number + 1, at=0.0, call_sid=str(number), kind=RecordKind.CALL, data=data))
+    assert analysis.figures().by_status == {"lost": 3000}
+    assert len(analysis._untold) == 1000
 
 
 def test_a_thousand_tools_are_two_hundred_rows() -> None:
