@@ -59,9 +59,15 @@ METRICS = (
     _one("agentao_calls_opened_total", "Calls placed and taken.", "calls_opened"),
     _Metric(
         "agentao_calls_ended_total",
-        "Calls that are over: hung up as the gateway says, lost with the connection, or left before it said so. "
-        "Lost calls are counted as left too.",
-        {"hung_up": "calls_ended", "lost": "calls_lost", "left": "calls_disowned"},
+        "Calls that are over: hung up as the gateway says, lost with the connection, left before it said so, released "
+        "to go on without this program, or refused by the gateway.",
+        {
+            "hung_up": "calls_ended",
+            "lost": "calls_lost",
+            "left": "calls_disowned",
+            "released": "calls_released",
+            "refused": "calls_refused",
+        },
         "how",
     ),
     _one("agentao_audio_sent_packets_total", "Packets of audio sent.", "media.packets_sent"),

@@ -103,25 +103,25 @@ class CallRouter:
         if call_sid == call.call_sid:
             return
         if self.calls.get(call.call_sid) is not call:
-            self._disown(call_sid)
+            self._hang_up_unowned(call_sid)
             return
         del self.calls[call.call_sid]
         call._rename(call_sid)
         self.adopt(call)
 
-    def forget(self, call: ActiveCall) -> None:
-        """The call is over. Harmless when repeated."""
+    def forget(self, call: ActiveCall, ending: str = "calls_ended") -> None:
+        """The call is over. Harmless when repeated: each is counted by one of its endings."""
         if self.calls.pop(call.call_sid, None) is not None:
+            self._counts[ending] += 1
             self._media_of_the_past += call._media()
 
-    def disown(self, call: ActiveCall) -> None:
+    def disown(self, call: ActiveCall, ending: Literal["calls_disowned", "calls_lost"] = "calls_disowned") -> None:
         """The call may still exist at the gateway, but nobody here wants it."""
-        self.forget(call)
-        self._disown(call.call_sid)
+        self.forget(call, ending)
+        self._hang_up_unowned(call.call_sid)
 
-    def _disown(self, call_sid: str) -> None:
+    def _hang_up_unowned(self, call_sid: str) -> None:
         self._strays.pop(call_sid, None)
-        self._counts["calls_disowned"] += 1
         self._disowned[call_sid] = trio.current_time()
         if len(self._disowned) > DISOWNED_CALLS:
             self._disowned.popitem(last=False)
@@ -138,14 +138,13 @@ class CallRouter:
                     await call._ask_after()
             if call._heard_at >= since or call.call_sid not in self.calls:
                 return
-            self._counts["calls_lost"] += 1
             call._deliver_failure(
                 ConnectionLost(
                     f"call {call.call_sid}: nothing was heard of it for {window:g} s after the connection to the "
                     "gateway was lost, which no longer remembers it"
                 )
             )
-            self.disown(call)
+            self.disown(call, "calls_lost")
 
         await trio.sleep_until(since + window)
         for supervision in self.supervised.values():
@@ -155,9 +154,9 @@ class CallRouter:
             for call in [call for call in self.calls.values() if call._heard_at < since]:
                 nursery.start_soon(lose_unless_alive, call)
 
-    def release(self, call: ActiveCall) -> None:
+    def release(self, call: ActiveCall, ending: Literal["calls_released", "calls_refused"] = "calls_released") -> None:
         """The call goes on without us, or has been refused; until its hangup we have heard of it, and do not care."""
-        self.forget(call)
+        self.forget(call, ending)
         self._released[call.call_sid] = None
         if len(self._released) > RELEASED_CALLS:
             self._released.popitem(last=False)
@@ -287,7 +286,6 @@ class CallRouter:
     def _deliver(self, call: ActiveCall, record: EventRecord) -> None:
         call._deliver_event(record)
         if record.event.event_type == EventType.CHANNEL_HANGUP_COMPLETE:
-            self._counts["calls_ended"] += 1
             self.forget(call)
 
     def _keep_stray(self, record: EventRecord) -> None:

@@ -254,7 +254,7 @@ class Session(Commands):
                 try:
                     await before(call._known, placing.wait, grace=REPLY_GRACE)
                 except CommandRejected as refusal:
-                    self._router.release(call)  # an event of it may still be on its way
+                    self._router.release(call, "calls_refused")  # an event of it may still be on its way
                     call._deliver_failure(refusal)
                     taken_on = True
                     raise

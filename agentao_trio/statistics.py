@@ -116,11 +116,18 @@ class SessionStatistics:
     commands: int = 0
     commands_rejected: int = 0
     commands_timed_out: int = 0
+    #: Each is in ``calls_open``, or in one of those that follow: how it was over.
     calls_opened: int = 0
+    #: Calls whose end the gateway told.
     calls_ended: int = 0
+    #: Calls of which nothing was heard any more after an outage.
     calls_lost: int = 0
+    #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
+    calls_disowned: int = 0
+    #: Calls that go on without this program: left to another worker, or a conference that the agent has left.
+    calls_released: int = 0
+    #: Calls that the gateway would not place.
+    calls_refused: int = 0
     handler_failures: int = 0
     #: Steps of tasks that kept all others waiting for longer than the watchdog allows; 0 where there is none.
     loop_blocked: int = 0
-    #: Calls left before the gateway confirmed their end; they are hung up when they show up again.
-    calls_disowned: int = 0

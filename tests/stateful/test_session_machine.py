@@ -232,6 +232,12 @@ class SessionMachine(RuleBasedStateMachine):
         if hasattr(self, "guest"):
             statistics = self.session.statistics()
             assert statistics.calls_open == len(self.session.calls)
+            assert statistics.calls_opened == statistics.calls_open + (
+                statistics.calls_ended
+                + statistics.calls_disowned
+                + statistics.calls_released
+                + statistics.calls_refused
+            )
             assert statistics.calls_lost == statistics.frames_undecodable == statistics.streams_abandoned == 0
             assert all(call.state is not CallState.DISCONNECTED for call in self.session.calls.values())
 
