@@ -54,6 +54,14 @@ class Chronicle:
             data=lambda: event(record),
         )
 
+    def handler_failed(self, call: Any, what: str, error: Exception) -> None:
+        """A handler of ``what`` raised, which is the end of its call."""
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # a nursery's group of one says nothing
+        kind = type(error).__name__
+        failed = {"source": "handler", "type": kind, "message": legible(f"{what}: {str(error) or kind}")}
+        self._hub.publish(RecordKind.ERROR, call.call_sid, data=lambda: {**failed, "fatal": True})
+
     def call_began(self, call: Any) -> str:
         """A call was placed, or has come in. It has no trace context of its own."""
 

@@ -32,7 +32,7 @@ tool                      name, tool_call_id, phase requested (arguments), start
 turn                      response_id, status, first_delta_seconds, first_audio_seconds, barge_in,
                           barge_in_silence_ms, underruns
 usage                     response_id, input_tokens, output_tokens, total_tokens, details
-error                     source (realtime, rpc, media, tool, handler), type, code, message, fatal
+error                     source (realtime, media, tool, handler), type, code, message, fatal
 gap                       packets (20 ms each)
 ========================  ==============================================================================================
 """

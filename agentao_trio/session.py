@@ -424,6 +424,7 @@ class Session(Commands):
         if excused:
             return
         self._counts["handler_failures"] += 1
+        self._chronicle.handler_failed(call, event.value, error)
         if self._handler_errors == "raise":
             raise error
         log.error("call %s: its handler of %s failed", call.call_sid, event.value, exc_info=error)

@@ -28,6 +28,7 @@ from agentao_trio.campaign import (
 )
 from agentao_trio.gateway import GatewaySettings
 from agentao_trio.messages import MethodId
+from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import MemoryNetwork
 from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, session_on
 from tests.support.simulated import simulated
@@ -292,13 +293,17 @@ async def test_a_handlers_failure_belongs_to_its_number(
         if row.to == number(1):
             raise RuntimeError("the agent has a bug")
 
-    exchange = Exchange()
+    exchange, errors = Exchange(), list[Record]()
     with caplog.at_level(logging.ERROR):
         async with exchange.session() as session:
+            session.hub.attach(errors.append, kinds=[RecordKind.ERROR])
             result = await campaign(session, rows(3), sometimes).run()
             assert session.statistics().handler_failures == 1
     assert outcomes(result) == [Outcome.ANSWERED, Outcome.HANDLER_FAILED, Outcome.ANSWERED]
     assert (result.rows[1].error, result.rows[1].cause) == ("RuntimeError: the agent has a bug", 16)
+    [error] = errors
+    assert (error.call_sid, error.data["source"]) == (result.rows[1].attempts[0].call_sid, "handler")
+    assert (error.data["type"], error.data["message"]) == ("RuntimeError", "CALL_ANSWERED: the agent has a bug")
     assert exchange.open == {}
     [record] = caplog.records
     assert record.exc_info is not None

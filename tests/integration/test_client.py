@@ -31,6 +31,7 @@ from agentao_trio import (
 )
 from agentao_trio.gateway import Gateway, open_gateway
 from agentao_trio.messages import MethodId
+from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import MemoryNetwork
 from tests.support.programs import said
 from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, serving, session_on
@@ -277,15 +278,20 @@ async def test_a_handler_that_fails_while_it_is_cancelled_fails_alone(autojump_c
             nursery.start_soon(fail_when_cancelled)
             nursery.start_soon(trio.sleep_forever)
 
+    errors: list[Record] = []
     async with telephone_network() as (gateway, options):
         async with trio.open_nursery() as nursery:
             session = await nursery.start(
                 lambda task_status: serve(handler, ENDPOINT, task_status=task_status, **options)
             )
+            session.hub.attach(errors.append, kinds=[RecordKind.ERROR])
             gateway.place_inbound_call(trunk_id="main")
             await trio.sleep(2)
             nursery.cancel_scope.cancel()
         assert session.statistics().handler_failures == 1
+        [error] = errors
+        told = {"source": "handler", "type": "ZeroDivisionError", "message": "INCOMING_CALL: ZeroDivisionError"}
+        assert error.data == {**told, "fatal": True}
         assert gateway.statistics().model.calls_open == 0
 
 

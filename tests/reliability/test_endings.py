@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from agentao_trio import CallEnded, CallState, CommandRejected, CommandTimeout, EventType, messages
 from agentao_trio.gateway import GatewaySettings
 from agentao_trio.messages import ErrorCode, MethodId
+from agentao_trio.records import Record, RecordKind
 from agentao_trio.testing import MemoryNetwork
 from tests.support.scripted_gateway import ANSWER, CREATE, HANGUP, ScriptedGateway, accepting, answered_call, session_on
 from tests.support.simulated import simulated
@@ -203,19 +204,32 @@ async def test_an_answer_that_is_none_does_not_keep_a_block_from_being_left(auto
 async def test_a_handler_that_raises_takes_its_own_call_alone(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gateway = accepting()
+    gateway, errors = accepting(), list[Record]()
     async with session_on(gateway) as session:
+        session.hub.attach(errors.append, kinds=[RecordKind.ERROR])
         bad, good = await answered_call(session, gateway), await answered_call(session, gateway)
 
         @bad.on("CALL_HELD")
         async def fail() -> None:
-            raise RuntimeError("this agent is broken")
+            async with trio.open_nursery():
+                raise RuntimeError("this agent is broken")
 
         await gateway.event(bad.call_sid, EventType.CHANNEL_HOLD)
         await bad.wait_ended()
         assert good.state is CallState.ANSWERED
         assert session.statistics().handler_failures == 1
     assert "this agent is broken" in caplog.text
+    assert [(each.call_sid, each.data) for each in errors] == [
+        (
+            bad.call_sid,
+            {
+                "source": "handler",
+                "type": "RuntimeError",
+                "message": "CALL_HELD: this agent is broken",
+                "fatal": True,
+            },
+        )
+    ]
 
 
 @pytest.mark.parametrize("terminate", ["confirmed", "refused", "unanswered"])
