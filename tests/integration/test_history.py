@@ -365,6 +365,60 @@ async def test_words_and_numbers_are_left_out_where_the_policy_says_so(path: Pat
     assert tool.data["arguments"] == "[20 characters]"
 
 
+async def test_keys_that_were_sent_go_with_the_words(autojump_clock: MockClock, path: Path) -> None:
+    policy = Redaction(transcripts="drop", numbers="mask")
+    async with open_store(path, redaction=policy) as store, simulated() as (session, _):
+        store.attach(session.hub)
+        async with await session.originate(ECHO, trunk_id="main") as call:
+            await call.wait_answered()
+            await call.send_dtmf("47#")
+            await call.mute(wire=True)
+    requests = [record.data["request"] for record in stored(path) if "request" in record.data]
+    assert [each["app_args"] for each in requests if "app_args" in each] == [
+        *["[1 characters]:rfc2833:200"] * 3,
+        "wire",
+    ]
+
+
+KEYS = {"default_app": "SEND_DTMF", "default_app_args": "4719:rfc2833:200"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "kept"),
+    [
+        (
+            RecordKind.COMMAND,
+            {"request": KEYS},
+            {"request": {**KEYS, "default_app_args": "[4 characters]:rfc2833:200"}},
+        ),
+        (
+            RecordKind.COMMAND,
+            {"request": {"default_app_args": "+15550101234"}},
+            {"request": {"default_app_args": "…34"}},
+        ),
+        (RecordKind.COMMAND, {"error": "no way to +15550101234"}, {"error": "no way to …34"}),
+        (RecordKind.ERROR, {"source": "tool", "message": "1234"}, {"source": "tool", "message": "[4 characters]"}),
+        (
+            RecordKind.ERROR,
+            {"source": "handler", "message": "1234"},
+            {"source": "handler", "message": "[4 characters]"},
+        ),
+        (RecordKind.ERROR, {"source": "media", "message": "no base64"}, {"source": "media", "message": "no base64"}),
+        (
+            RecordKind.CALL,
+            {"error": "the call to sip:ada@example.com ended"},
+            {"error": "the call to sip:…@example.com ended"},
+        ),
+    ],
+)
+def test_what_is_left_of_a_record_where_words_and_numbers_go(
+    kind: RecordKind, data: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    record = Record(number=1, at=0.0, call_sid="c", kind=kind, data=data)
+    assert Redaction(transcripts="drop", numbers="mask").of(record).data == kept
+    assert Redaction().of(record) is record
+
+
 # -- again ----------------------------------------------------------------------------------------------------------
 
 
