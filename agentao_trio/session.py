@@ -414,10 +414,8 @@ class Session(Commands):
             self._services.start_soon(task, *arguments, name=name)
 
     def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None:
-        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates.
-
-        That its own call has ended is no failure: it is how most handlers end.
-        """
+        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates. That
+        its own call has ended is no failure: it is how most handlers end."""
         excused = call.excuses(error)
         if call.answered_elsewhere:
             call.release()
@@ -449,9 +447,8 @@ class Session(Commands):
             self._enter(SessionState.RECONNECTING)
         if self._router.calls or self._router.supervised:
             now = trio.current_time()
-            self._services.start_soon(
-                self._router.lose_silent_calls, now, self._resume_window, lambda: self._link.connection is not None
-            )
+            back = self._link
+            self.start(self._router.lose_silent_calls, now, self._resume_window, lambda: back.connection is not None)
 
     # -- calls and their end --------------------------------------------------------------------------------------
 
