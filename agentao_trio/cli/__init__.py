@@ -29,8 +29,19 @@ from agentao_trio.cli.history import history_app
 from agentao_trio.cli.identity import service_account, trusted_keys
 from agentao_trio.cli.live import live_app
 from agentao_trio.cli.one_call import CallOptions, OneCall
-from agentao_trio.cli.running import INTERRUPTED, UsageError, about, errors, log_to_stderr, output, run, until_signalled
+from agentao_trio.cli.running import (
+    FAILURE,
+    INTERRUPTED,
+    UsageError,
+    about,
+    errors,
+    log_to_stderr,
+    output,
+    run,
+    until_signalled,
+)
 from agentao_trio.cli.screen import Screen, printable
+from agentao_trio.cli.streams import tolerate
 from agentao_trio.dialplan import check_destination
 
 __all__ = ["app", "main"]
@@ -380,10 +391,11 @@ def doctor_command(
 
 
 def main() -> None:
-    """The console script. Exits with the command's status."""
+    """The console script. Exits with the command's status, or with 1 where nothing failed but standard output."""
+    tolerate()
     log_to_stderr()
     try:
         status = app()
     except KeyboardInterrupt:  # before the command had begun, which ends in order
         status = INTERRUPTED
-    sys.exit(status)
+    sys.exit(status or (FAILURE if output.lost else 0))

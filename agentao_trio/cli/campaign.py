@@ -271,20 +271,26 @@ class CampaignRun:
         )
 
     def report(self) -> int:
-        """Print the table, write the report, and return the exit status."""
+        """Write the report, print the table, and return the exit status."""
         if self._campaign is None:
             return FAILURE
         result = self._campaign.result()
-        console, say = self._screen.console, self._screen.say
-        console.print(outcome_table(result.outcomes))
+        try:
+            if self._report is not None:
+                write_report(self._report, result)
+        finally:  # a disk that is full takes no file, and leaves the table
+            self._tell(result)
+        if self._report is not None:
+            self._screen.say(f"what became of each number is in {self._report}")
+        return FAILURE if any(each.outcome in TROUBLE for each in result.rows) else 0
+
+    def _tell(self, result: CampaignResult) -> None:
+        say = self._screen.say
+        self._screen.console.print(outcome_table(result.outcomes))
         say(f"{len(result.rows)} numbers, {result.attempts} calls, {result.seconds:.1f} s")
         if not result.complete:
             cut_short = sum(each.outcome is Outcome.INTERRUPTED for each in result.rows)
             say(f"not complete: {len(result.not_called)} numbers were not called, {cut_short} were cut short")
-        if self._report is not None:
-            write_report(self._report, result)
-            say(f"what became of each number is in {self._report}")
-        return FAILURE if any(each.outcome in TROUBLE for each in result.rows) else 0
 
 
 def _words(record: Progress) -> str:

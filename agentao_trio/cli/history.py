@@ -6,9 +6,7 @@ import bisect
 import contextlib
 import csv
 import datetime
-import io
-import json
-import sys
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,9 +22,10 @@ from agentao_trio.analytics import Analysis, Figures
 from agentao_trio.causes import q850_name
 from agentao_trio.cli.durations import seconds, typed_seconds
 from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
-from agentao_trio.cli.history_export import write, write_parquet
+from agentao_trio.cli.history_export import write, write_lines, write_parquet
 from agentao_trio.cli.running import FAILURE, UsageError, about, output, run, until_signalled
 from agentao_trio.cli.screen import printable
+from agentao_trio.cli.streams import plainly
 from agentao_trio.history import CallFilter, History, open_history
 from agentao_trio.history_report import report
 from agentao_trio.hub import Hub
@@ -263,7 +262,8 @@ def stats_command(
         if as_json:
             _print_lines([attrs.asdict(figures)])
         elif as_csv:
-            csv.writer(sys.stdout).writerows([("figure", "value"), *flat(attrs.asdict(figures))])
+            with plainly() as target:
+                csv.writer(target).writerows([("figure", "value"), *flat(attrs.asdict(figures))])
         else:
             show_figures(figures)
         return 0
@@ -363,7 +363,9 @@ def replay_command(
 
                     page = await stack.enter_async_context(serve_live(hub, port=live))
                     output.print(f"live calls: {page.url}", soft_wrap=True)
-                told = await replay_together(records, hub, speed=speed or None)
+                # Nobody reads the lines any more, and there is no page either.
+                wanted = itertools.takewhile(lambda _: live is not None or not output.quiet, records)
+                told = await replay_together(wanted, hub, speed=speed or None)
                 differences.extend(told.differences)
                 output.print(f"{told.records} records over {told.seconds:.1f} s", soft_wrap=True)
                 if live is not None:
@@ -457,7 +459,7 @@ def tail_command(
     async def work() -> None:
         with open_history(file) as history:
             position = history.position()
-            while True:
+            while not output.quiet:  # somebody reads it
                 for _, record in history.news(position):
                     if call is not None and not record.call_sid.startswith(call):
                         continue
@@ -508,7 +510,8 @@ def export_command(
                 assert out is not None
                 write_parquet(rows, out, of_calls=what == "calls")
             elif out is None:
-                write(rows, form, sys.stdout)
+                with plainly() as target:
+                    write(rows, form, target)
             else:
                 with about("--out"), out.open("w", encoding="utf-8", newline="") as target:
                     write(rows, form, target)
@@ -552,8 +555,5 @@ def prune_command(
 
 
 def _print_lines(rows: Iterable[Any]) -> None:
-    text = io.StringIO()
-    for row in rows:
-        text.write(json.dumps(row, ensure_ascii=False) + "\n")
-    sys.stdout.write(text.getvalue())
-    sys.stdout.flush()
+    with plainly() as target:
+        write_lines(rows, target)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, get_args, get_type_hints
+from typing import IO, Any, get_args, get_type_hints
 
 import attrs
 
 from agentao_trio.cli.running import UsageError, about
 from agentao_trio.summaries import CallSummary
 
-__all__ = ["write", "write_parquet"]
+__all__ = ["write", "write_lines", "write_parquet"]
 
 #: Rows that are in memory at a time, and in one group of the file.
 ROWS_TOGETHER = 10_000
@@ -22,15 +22,21 @@ ROWS_TOGETHER = 10_000
 _RECORD = {"number": int, "at": float, "call_sid": str, "kind": str, "data": str, "raw": str | None}
 
 
-def write(rows: Iterator[dict[str, Any]], form: str, target: TextIO) -> None:
+def write(rows: Iterator[dict[str, Any]], form: str, target: IO[str]) -> None:
     """As ``csv``, of calls, or JSON lines."""
     if form == "csv":
         writer = csv.DictWriter(target, [field.name for field in attrs.fields(CallSummary)])
         writer.writeheader()
         writer.writerows(rows)
     else:
-        for row in rows:
-            target.write(json.dumps(row, ensure_ascii=False) + "\n")
+        write_lines(rows, target)
+
+
+def write_lines(rows: Iterable[Any], target: IO[str]) -> None:
+    """As JSON, one row a line. Letters are escaped where the encoding of ``target`` may lack them."""
+    escaped = not str(getattr(target, "encoding", "")).lower().startswith("utf")
+    for row in rows:
+        target.write(json.dumps(row, ensure_ascii=escaped) + "\n")
 
 
 def write_parquet(rows: Iterator[dict[str, Any]], path: Path, *, of_calls: bool) -> None:

@@ -174,8 +174,10 @@ def _judge(where: str, target: Target, profile: Profile | None, options: Options
         return UNREACHABLE
     if report is None:
         return status or INTERRUPTED
-    output.print(reports.as_table(report))
-    _write(report, asked)
+    try:
+        _write(report, asked)
+    finally:  # a disk that is full takes no files, and leaves the table
+        output.print(reports.as_table(report))
     return status or report.exit_status
 
 

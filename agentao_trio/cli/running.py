@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
-from rich.console import Console
 
 from agentao_trio.cli.screen import printable
+from agentao_trio.cli.streams import errors, output
 from agentao_trio.cli.wav import WavError
 from agentao_trio.errors import AgentaoError, LocalProtocolError
 
@@ -30,10 +30,6 @@ __all__ = [
 
 #: Exit statuses that all commands share.
 FAILURE, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
-
-output: Console = Console(highlight=False, markup=False, emoji=False)
-# A mistake is one line, however narrow the terminal is: it may end up in a log.
-errors: Console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 #: What the library calls its own arguments → what the command line calls them.
 SPELLINGS = {
