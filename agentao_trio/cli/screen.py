@@ -107,7 +107,8 @@ class Screen:
 
     def __init__(self, console: Console, *, live: bool = True) -> None:
         self.console = console
-        self.live: bool = live and console.is_terminal
+        # A dumb terminal cannot draw over what it has drawn.
+        self.live: bool = live and console.is_terminal and not console.is_dumb_terminal
         self._began = trio.current_time()
 
     def note(self, text: str) -> None:

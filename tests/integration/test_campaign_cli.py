@@ -206,10 +206,11 @@ def test_ctrl_c_hangs_up_and_tells_who_was_not_called(tmp_path: Path, gateway_pr
     assert outcomes == ["interrupted"] * 5 + ["not called"] * 45
 
 
-def test_a_terminal_gets_a_live_picture(tmp_path: Path, gateway_process: GatewayProcess) -> None:
+def in_a_terminal(kind: str, tmp_path: Path, gateway_process: GatewayProcess) -> str:
+    """What a campaign of two numbers shows at a terminal, without what moves the cursor."""
     (tmp_path / "numbers.csv").write_text(f"to\n{BUSY}\n{ECHO}\n")
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
+    environment = {**os.environ, "TERM": kind, "COLUMNS": "90", "LINES": "30"}
     with subprocess.Popen(
         command(gateway_process, "--attempts", "1", "--max-duration", "4"),
         cwd=tmp_path,
@@ -226,6 +227,15 @@ def test_a_terminal_gets_a_live_picture(tmp_path: Path, gateway_process: Gateway
                 break
     os.close(ours)
     assert process.returncode == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_a_terminal_gets_a_live_picture(tmp_path: Path, gateway_process: GatewayProcess) -> None:
+    text = in_a_terminal("xterm", tmp_path, gateway_process)
     assert "1 of 2 numbers finished; 1 being called, 0 to be called again, 0 not called yet" in text
     assert "answered" in text.rpartition("Numbers")[2]
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(tmp_path: Path, gateway_process: GatewayProcess) -> None:
+    text = in_a_terminal("dumb", tmp_path, gateway_process)
+    assert re.search(rf" s  {re.escape(ECHO)}: answered\r\n", text)
