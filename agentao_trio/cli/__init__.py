@@ -34,6 +34,7 @@ from agentao_trio.cli.running import (
     INTERRUPTED,
     UsageError,
     about,
+    check_apart,
     errors,
     log_to_stderr,
     output,
@@ -256,6 +257,7 @@ def call_command(
 
     async def command() -> int:
         check_destination(to)
+        check_apart("--record", record, course.play)
         options = CallOptions(
             to=to,
             gateway=access.config(gateway),
@@ -337,6 +339,7 @@ def campaign_command(
             course=course,
         )
         if report is not None:
+            check_apart("--report", report, numbers, course.play)
             check_report(report)
         campaign = CampaignRun(options, Screen(output, live=live), report)
         received = await until_signalled(campaign.run)

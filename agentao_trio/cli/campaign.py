@@ -35,7 +35,7 @@ from agentao_trio.campaign import (
 from agentao_trio.campaign_plan import counted_lines
 from agentao_trio.cli.course import Course
 from agentao_trio.cli.durations import typed_seconds
-from agentao_trio.cli.running import FAILURE, UsageError, about, errors
+from agentao_trio.cli.running import FAILURE, UsageError, about, errors, named
 from agentao_trio.cli.screen import Screen, bare_table, printable
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import NumbersError
@@ -116,7 +116,8 @@ def check_report(path: Path) -> None:
 def write_report(path: Path, result: CampaignResult) -> None:
     """Write what became of each number, as CSV or as JSON, by the name of the file."""
     # Spreadsheets take a CSV file for UTF-8 when it begins with the mark of it.
-    with path.open("w", encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8", newline="") as file:
+    encoding = "utf-8-sig" if path.suffix == ".csv" else "utf-8"
+    with named(path), path.open("w", encoding=encoding, newline="") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
             writer.writerow(REPORT_COLUMNS)

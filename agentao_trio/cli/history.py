@@ -23,7 +23,7 @@ from agentao_trio.causes import q850_name
 from agentao_trio.cli.durations import seconds, typed_seconds
 from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
 from agentao_trio.cli.history_export import write, write_lines, write_parquet
-from agentao_trio.cli.running import FAILURE, UsageError, about, output, run, until_signalled
+from agentao_trio.cli.running import FAILURE, UsageError, about, check_apart, named, output, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.cli.streams import plainly
 from agentao_trio.history import CallFilter, History, open_history
@@ -31,7 +31,7 @@ from agentao_trio.history_report import report
 from agentao_trio.hub import Hub
 from agentao_trio.records import Record, RecordKind
 from agentao_trio.replay import Difference, replay_together
-from agentao_trio.store import Retention, connect, prune
+from agentao_trio.store import Retention, StoreError, connect, prune
 from agentao_trio.summaries import CallSummary
 
 __all__ = ["history_app"]
@@ -313,10 +313,11 @@ def report_command(
         }
         zone = datetime.datetime.now().astimezone().tzinfo
         page = report(analysis.figures(), calls, distributions=drawn, title=title, zone=zone)
-        with about("--out"):
+        with about("--out"), named(out):
             out.write_text(page, encoding="utf-8")
 
     async def command() -> int:
+        check_apart("--out", out, file)
         await trio.to_thread.run_sync(make)
         output.print(f"wrote {out}", soft_wrap=True)
         return 0
@@ -500,6 +501,7 @@ def export_command(
             raise UsageError("--format csv holds calls: add --what calls, or use jsonl or parquet")
         if form == "parquet" and out is None:
             raise UsageError("--format parquet needs a file to write to: add --out FILE")
+        check_apart("--out", out, file)
         with open_history(file) as history:
             rows: Iterator[dict[str, Any]] = (
                 (attrs.asdict(call) for call in history.calls(which.filter()))
@@ -513,7 +515,7 @@ def export_command(
                 with plainly() as target:
                     write(rows, form, target)
             else:
-                with about("--out"), out.open("w", encoding="utf-8", newline="") as target:
+                with about("--out"), named(out), out.open("w", encoding="utf-8", newline="") as target:
                     write(rows, form, target)
         return 0
 
@@ -540,6 +542,8 @@ def prune_command(
         if older_than is None and max_bytes is None:
             raise UsageError("nothing to prune by: give --older-than 30d, or --max-bytes 1000000000")
         age = None if older_than is None else seconds("--older-than", older_than)
+        if not file.stat().st_size:  # sqlite would make a history of it
+            raise StoreError(f"{file} is empty, and not a history file; it was not changed")
         database = connect(file)
         try:
             gone = await trio.to_thread.run_sync(prune, database, Retention(max_age=age, max_bytes=max_bytes))

@@ -20,7 +20,18 @@ from trio.testing import MockClock
 
 from agentao_trio.cli.conformance import ConformanceOptions
 from agentao_trio.cli.durations import rate, seconds
-from agentao_trio.cli.running import INTERRUPTED, UsageError, about, errors, output, report_error, run, until_signalled
+from agentao_trio.cli.running import (
+    INTERRUPTED,
+    UsageError,
+    about,
+    check_apart,
+    errors,
+    named,
+    output,
+    report_error,
+    run,
+    until_signalled,
+)
 from agentao_trio.cli.screen import bare_table, printable
 from agentao_trio.conformance import checks as checks
 from agentao_trio.conformance import report as reports
@@ -68,8 +79,15 @@ def command(where: str, asked: ConformanceOptions) -> int:
 
 def _options(where: str, asked: ConformanceOptions) -> Options:
     simulated = where == SIMULATED
+    only = frozenset(filter(None, (each.strip().upper() for each in asked.only.split(","))))
+    if asked.only and not only:
+        raise UsageError(f"--only: {asked.only!r} names no check and no section; see --list")
+    # Also where neither has a meaning: nobody should learn of a mistake only when it costs something.
+    rate("--rate", asked.rate)
+    if not seconds("--budget", asked.budget):
+        raise UsageError(f"--budget: {asked.budget} is no time at all; expected one like 90s, 10m or 1h")
     options = Options(
-        only=frozenset(filter(None, (each.strip().upper() for each in asked.only.split(",")))),
+        only=only,
         levels=_LEVELS[asked.level],
         slow=asked.slow,
         hostile=asked.hostile or simulated,
@@ -203,6 +221,7 @@ def _make_room(asked: ConformanceOptions) -> None:
             asked.out.mkdir(parents=True, exist_ok=True)
     for option, path in (("--json", asked.json), ("--junit", asked.junit), ("--html", asked.html)):
         if path is not None:
+            check_apart(option, path, asked.profile, asked.waive, asked.replay)
             with about(option):
                 path.open("a").close()
 
@@ -225,7 +244,8 @@ def _write(report: RunReport, asked: ConformanceOptions) -> None:
                 files[asked.out / f"{result.requirement.id}.json"] = again + "\n"
                 files[asked.out / f"{result.requirement.id}.trace.jsonl"] = reports.trace_file(result)
     for path, text in files.items():
-        path.write_text(text, encoding="utf-8")
+        with named(path):
+            path.write_text(text, encoding="utf-8")
 
 
 def _list(selected: list[Requirement]) -> Table:

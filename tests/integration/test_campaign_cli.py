@@ -94,6 +94,13 @@ def test_the_report_tells_what_became_of_each_number(suffix: str, campaign: Run)
         }
 
 
+def test_a_report_that_finds_no_room_is_named_and_the_table_is_shown(campaign: Run, tmp_path: Path) -> None:
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    status, out, err = campaign(f"to\n{BUSY}\n", "--attempts", "1", "--report", "full.csv")
+    assert (status, err) == (1, "error: full.csv: No space left on device\n")
+    assert "User busy" in out.rpartition("Numbers")[2]
+
+
 def test_the_reference_page_knows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     app(("campaign", "--help"))
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--live"}

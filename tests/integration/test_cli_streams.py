@@ -88,6 +88,14 @@ def test_the_results_of_judging_are_kept_where_the_table_cannot_be_shown() -> No
     assert Path("out", "report.json").read_text() == Path("results.json").read_text() != ""
 
 
+@pytest.mark.usefixtures("here")
+def test_a_file_that_finds_no_room_is_named_and_the_table_is_shown() -> None:
+    line = "conformance simulated --only FRM-01 --examples 1 --json /dev/full"
+    done = subprocess.run(command(line), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: /dev/full: No space left on device\n")
+    assert "FRM-01" in done.stdout
+
+
 def after_a_line(line: str) -> tuple[int, str]:
     """Run a command whose output is read for one line, as by ``head -1``; its exit status, and standard error."""
     with subprocess.Popen(command(line), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

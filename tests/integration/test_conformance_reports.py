@@ -137,6 +137,11 @@ REFUSED = {
     "simulated --replay {here}/nobody.toml": (2, "--replay: "),
     "simulated --replay {here}/other.json": (2, "is no replay file: it names no check and seed"),
     "--profile {here}/other.json": (2, "other.json cannot be read"),
+    "simulated --budget x": (2, "--budget: 'x' is no length of time"),
+    "simulated --budget 0s": (2, "--budget: 0s is no time at all"),
+    "simulated --rate x": (2, "--rate: 'x' is no rate"),
+    "simulated --only ,,": (2, "--only: ',,' names no check and no section"),
+    "simulated --only FRM-01 --waive {here}/waiver.toml --json {here}/waiver.toml": (2, "is what is read"),
     # Nobody is there: that is no verdict.
     "quic://localhost:1 --only FRM-01 --keylog {here}/keys": (3, "error: "),
 }
@@ -147,6 +152,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_run(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "nobody.toml").write_text('NOT-01 = "why"\n')
+    (tmp_path / "waiver.toml").write_text('FRM-01 = "known"\n')
     (tmp_path / "wordless.toml").write_text('EVT-01 = " "\n')
     (tmp_path / "other.json").write_text('{"check": "NOT-01", "seed": 1}')
     status, words = REFUSED[line]

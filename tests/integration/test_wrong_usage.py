@@ -11,6 +11,7 @@ import trio
 
 from agentao_trio import cli
 from agentao_trio.cli import app
+from agentao_trio.cli.wav import SPEECH
 from agentao_trio.history import open_history
 from agentao_trio.store import open_store
 
@@ -26,9 +27,12 @@ def taken() -> Iterator[str]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a file called text and an empty history file called calls.db."""
+    """A directory with a file called text, a history of nothing called calls.db, and numbers, a sound and a blank."""
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("hello\n")
+    Path("numbers.csv").write_text("to\n+15550100016\n")
+    Path("sound.wav").write_bytes(SPEECH.read_bytes())
+    Path("blank.db").touch()
 
     async def main() -> None:
         async with open_store("calls.db"):
@@ -52,6 +56,12 @@ WRONG = {
     "demo --live --no-browser --port 0 --record text": (2, "--record: text: File exists"),
     "gateway --port 0 --name a..b": (2, "no certificate can be made for that --name"),
     "history export calls.db --out .": (2, "--out: .: Is a directory"),
+    "history export calls.db --format csv --what calls --out /dev/full": (
+        2,
+        "--out: /dev/full: No space left on device",
+    ),
+    "history prune blank.db --older-than 1d": (1, "blank.db is empty, and not a history file; it was not changed"),
+    "history report calls.db --out /dev/full": (2, "--out: /dev/full: No space left on device"),
     "history list calls.db --limit 99999999999999999999": (2, "--limit. Must be <= 1000000000"),
 }
 
@@ -69,6 +79,25 @@ def test_it_is_told_in_one_line(line: str, capsys: pytest.CaptureFixture[str]) -
     assert err.startswith("error: ")
     assert words in err
     assert "secret" not in err
+
+
+#: Command that would write what it reads → the file.
+OVER_ITSELF = {
+    "history report calls.db --out calls.db": "calls.db",
+    "history export calls.db --out ./calls.db": "calls.db",
+    f"campaign numbers.csv --gateway {NOWHERE} --report numbers.csv": "numbers.csv",
+    f"call +15550100016 --gateway {NOWHERE} --play sound.wav --record sound.wav": "sound.wav",
+}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("line", OVER_ITSELF)
+def test_what_is_read_is_not_overwritten(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(OVER_ITSELF[line])
+    before = file.read_bytes()
+    assert app(line.split()) == 2
+    assert "is what is read; give the name of another file" in capsys.readouterr().err
+    assert file.read_bytes() == before
 
 
 @pytest.mark.usefixtures("here")
