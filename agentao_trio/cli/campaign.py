@@ -35,7 +35,8 @@ from agentao_trio.campaign import (
 from agentao_trio.campaign_plan import counted_lines
 from agentao_trio.cli.course import Course
 from agentao_trio.cli.durations import typed_seconds
-from agentao_trio.cli.running import FAILURE, UsageError, about, errors, named
+from agentao_trio.cli.naming import named
+from agentao_trio.cli.running import FAILURE, UsageError, about, errors
 from agentao_trio.cli.screen import Screen, bare_table, printable
 from agentao_trio.config import ClientConfig
 from agentao_trio.errors import NumbersError

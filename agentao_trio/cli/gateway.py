@@ -14,6 +14,7 @@ from rich.table import Table
 
 from agentao_trio.cli.callers import Callers, Pace
 from agentao_trio.cli.console import Console, standard_input
+from agentao_trio.cli.naming import named
 from agentao_trio.cli.running import UsageError, about
 from agentao_trio.cli.screen import Screen, bare_table
 from agentao_trio.credentials import TokenVerifier, TrustedKey
@@ -93,7 +94,7 @@ async def serve(options: GatewayOptions, screen: Screen) -> None:
             raise OSError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from None
         except ValueError as error:
             raise UsageError(f"no certificate can be made for that --name: {error}") from None
-        with about("--ca-file"):
+        with about("--ca-file"), named(options.ca_file):
             options.ca_file.write_bytes(gateway.ca_pem)
         ca = shlex.quote(str(options.ca_file))
         screen.say(f"Listening on {gateway.endpoint}; its certificate authority is in {options.ca_file}. Call it:")

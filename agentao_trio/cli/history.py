@@ -23,7 +23,8 @@ from agentao_trio.causes import q850_name
 from agentao_trio.cli.durations import seconds, typed_seconds
 from agentao_trio.cli.figures import add_row, flat, new_table, show_figures
 from agentao_trio.cli.history_export import write, write_lines, write_parquet
-from agentao_trio.cli.running import FAILURE, UsageError, about, check_apart, named, output, run, until_signalled
+from agentao_trio.cli.naming import named
+from agentao_trio.cli.running import FAILURE, UsageError, about, check_apart, output, run, until_signalled
 from agentao_trio.cli.screen import printable
 from agentao_trio.cli.streams import plainly
 from agentao_trio.history import CallFilter, History, open_history

@@ -20,13 +20,13 @@ from trio.testing import MockClock
 
 from agentao_trio.cli.conformance import ConformanceOptions
 from agentao_trio.cli.durations import rate, seconds
+from agentao_trio.cli.naming import named
 from agentao_trio.cli.running import (
     INTERRUPTED,
     UsageError,
     about,
     check_apart,
     errors,
-    named,
     output,
     report_error,
     run,

@@ -24,7 +24,6 @@ __all__ = [
     "check_apart",
     "errors",
     "log_to_stderr",
-    "named",
     "output",
     "report_error",
     "run",
@@ -54,22 +53,12 @@ def about(option: str) -> Iterator[None]:
         raise UsageError(f"{option}: {_in_words(error)}") from None
 
 
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """A failure to write a file is told with its name, which the system gives only where it cannot be opened."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
 def check_apart(option: str, out: Path | None, *inputs: Path | None) -> None:
     """Raise :class:`UsageError` for an option that would have a file written that is read: it would be lost."""
-    for each in inputs:
-        if out is not None and each is not None and out.exists() and out.samefile(each):
-            raise UsageError(f"{option}: {out} is what is read; give the name of another file")
+    with about(option):
+        for each in inputs:
+            if out is not None and each is not None and out.exists() and out.samefile(each):
+                raise UsageError(f"{out} is what is read; give the name of another file")
 
 
 #: What is told in one line and is no mistake of ours. A module that is missing names the extra that it comes with.

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from agentao_trio import wav
 from agentao_trio.audio import PACKET_MS, AudioFrame, Codec, to_pcm16
+from agentao_trio.cli.naming import named
 from agentao_trio.convert import HIGHEST_RATE, LONGEST_GAP, LOWEST_RATE, Resampler
 
 __all__ = ["SPEECH", "WavError", "WavRecorder", "read_wav"]
@@ -71,7 +72,8 @@ class WavRecorder:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        with named(self.path):
+            self._file.close()
 
     def write(self, frame: AudioFrame) -> None:
         """Add a packet, with silence for those that were lost before it. A codec that is not known is only noted."""
@@ -82,5 +84,6 @@ class WavRecorder:
             self.unknown_codecs.add(frame.codec)
             return
         lost = min(frame.lost_before, LONGEST_GAP) * codec.clock_rate * PACKET_MS // 1000
-        self._file.append(bytes(2 * lost) + to_pcm16(frame.payload, codec))
+        with named(self.path):
+            self._file.append(bytes(2 * lost) + to_pcm16(frame.payload, codec))
         self.packets += 1

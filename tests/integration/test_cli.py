@@ -5,6 +5,7 @@ Most commands run in this process, by the function that the console script calls
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import socket
@@ -22,6 +23,7 @@ from agentao_trio.cli import app
 from agentao_trio.cli.history import history_app
 from agentao_trio.cli.one_call import exit_status
 from agentao_trio.cli.wav import SPEECH, WavRecorder, read_wav
+from agentao_trio.wav import WavFile
 from tests.integration.conftest import GatewayProcess, Run
 from tests.support.ports import silent_port
 from tests.support.programs import said
@@ -284,6 +286,16 @@ def test_options_that_change_how_the_gateway_is_spoken_to(option: tuple[str, ...
 )
 def test_every_cause_has_its_exit_status(cause: int, answered: bool, status: int) -> None:
     assert exit_status(cause, answered=answered) == status
+
+
+def test_a_recording_that_finds_no_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with WavRecorder(tmp_path / "reply.wav") as recorder:
+        monkeypatch.setattr(WavFile, "append", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*reply\.wav'"):
+            recorder.write(AudioFrame(bytes(160), "PCMU", 1, lost_before=0))
 
 
 def test_a_recording_is_a_whole_file_after_each_packet(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ WRONG = {
     "conformance simulated --json missing/results.json": (2, "--json: missing/results.json: No such file or directory"),
     "conformance simulated --html .": (2, "--html: .: Is a directory"),
     "demo --live --no-browser --port 0 --record text": (2, "--record: text: File exists"),
+    "gateway --port 0 --ca-file /dev/full": (2, "--ca-file: /dev/full: No space left on device"),
     "gateway --port 0 --name a..b": (2, "no certificate can be made for that --name"),
     "history export calls.db --out .": (2, "--out: .: Is a directory"),
     "history export calls.db --format csv --what calls --out /dev/full": (
