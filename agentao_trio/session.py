@@ -414,8 +414,8 @@ class Session(Commands):
             self._services.start_soon(task, *arguments, name=name)
 
     def handler_failed(self, call: ActiveCall, event: CallEvent | ClientEvent, error: Exception) -> None:
-        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates. That
-        its own call has ended is no failure: it is how most handlers end."""
+        """A handler's failure belongs to its call, which is hung up; with ``handler_errors="raise"`` it propagates.
+        That its own call has ended is no failure: it is how most handlers end."""
         excused = call.excuses(error)
         if call.answered_elsewhere:
             call.release()

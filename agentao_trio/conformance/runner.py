@@ -183,11 +183,10 @@ class Place(Protocol):
 
 
 class Target(Protocol):
-    """What is judged."""
+    """What is judged. ``words`` is what the command line calls it."""
 
     @property
-    def words(self) -> str:
-        """What the command line calls it."""
+    def words(self) -> str: ...
 
     def arenas(self, wanted: Collection[str]) -> contextlib.AbstractAsyncContextManager[Sequence[Place]]:
         """For the length of a run: the kinds the gateway comes in, the usual one first.
