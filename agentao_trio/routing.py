@@ -264,7 +264,9 @@ class CallRouter:
             self._counts["events_unknown_type"] += 1
         elif record.verdict is not Verdict.IN_ORDER:
             self._counts["events_out_of_order"] += 1
-            log.warning("call %r: %r came out of order (%s)", record.call_sid, event_type, record.verdict.value)
+            # Of another worker's call, whose beginning was never heard or is forgotten, it is nothing to worry about.
+            level = logging.WARNING if record.call_sid in self.calls else logging.INFO
+            log.log(level, "call %r: %r came out of order (%s)", record.call_sid, event_type, record.verdict.value)
         self.records.publish(record)
         if (supervision := self.supervised.get(record.call_sid)) is not None:
             supervision._deliver_event(record)
