@@ -47,6 +47,7 @@ from agentao_trio.legible import quoted
 from agentao_trio.link import Link
 from agentao_trio.media import Uplink
 from agentao_trio.messages import DialplanAction, MethodId, SuperviseMode
+from agentao_trio.options import check_options
 from agentao_trio.pacing import PacketClock
 from agentao_trio.presenters import Authentication, Credentials, Presenter
 from agentao_trio.routing import CallRouter
@@ -539,14 +540,13 @@ async def open_session(
     made it. ``hub`` is one to which readers were attached before, so that they miss nothing.
 
     Raises :class:`ConnectError` when no first connection can be made, and :class:`AuthenticationError` for credentials
-    that cannot be used or that the gateway refuses. Leaving the block, also by cancellation, hangs up every call that
-    is left and closes the connection, within a few seconds.
+    that cannot be used or that the gateway refuses, and :class:`ValueError` for an option that means nothing. Leaving
+    the block, also by cancellation, hangs up every call that is left and closes the connection, within a few seconds.
     """
     host, port = parse_endpoint(endpoint)
-    if isinstance(trunks, str):
-        raise ValueError(f"trunks is {trunks!r}; expected a collection of names, such as [{trunks!r}]")
-    if rpc_length not in ("exclusive", "inclusive"):
-        raise ValueError(f"rpc_length is {rpc_length!r}; expected 'exclusive' or 'inclusive'")
+    seconds = {"rpc_timeout": rpc_timeout, "resume_window": resume_window, "poll_interval": poll_interval}
+    choices = {"rpc_length": rpc_length, "handler_errors": handler_errors}
+    check_options(trunks=trunks, choices=choices, seconds=seconds)
     authentication = Authentication(credentials, presenter, tenant_id=tenant_id)
 
     def connect(patience: float) -> contextlib.AbstractAsyncContextManager[Connection]:

@@ -123,9 +123,21 @@ async def test_a_call_on_a_trunk_that_was_not_named_is_not_ours(autojump_clock: 
         assert gateway.statistics().model.calls_open == 2
 
 
-async def test_one_name_is_no_collection_of_trunks() -> None:
-    with pytest.raises(ValueError, match=r"trunks is 'main'; expected a collection of names, such as \['main'\]"):
-        async with open_session(ENDPOINT, trunks="main"):
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("trunks", "main", r"a collection of names, such as \['main'\]"),
+        ("rpc_length", "short", "'exclusive' or 'inclusive'"),
+        ("handler_errors", "ignore", "'log' or 'raise'"),
+        ("rpc_timeout", -1, "a number of seconds, more than 0"),
+        ("rpc_timeout", "5", "a number of seconds, more than 0"),
+        ("resume_window", float("nan"), "a number of seconds, more than 0"),
+        ("poll_interval", 0, "a number of seconds, more than 0"),
+    ],
+)
+async def test_an_option_that_means_nothing_is_refused_by_name(option: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} is {value!r}; expected {expected}"):
+        async with open_session(ENDPOINT, **{option: value}):
             pass
 
 

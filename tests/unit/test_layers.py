@@ -68,7 +68,7 @@ CLIENT: tuple[str, ...] = (
     "call_control",
     "call",
 )
-CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "unowned", "session")
+CLIENT += ("supervise", "inbound", "routing", "rpc", "presenters", "link", "commands", "unowned", "options", "session")
 CLIENT += ("config", "client", "campaign")
 #: The embedded gateway's behaviour, all of it sans-IO: each part may use those before it.
 PARTS: tuple[str, ...] = (
