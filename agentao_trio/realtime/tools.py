@@ -151,7 +151,7 @@ _Nothing: Any = msgspec.defstruct("nothing", [])
 
 
 def hangup(*, description: str = "End the phone call. Say goodbye to the caller before you use this.") -> Tool:
-    """A tool that hangs up, once the goodbye has been heard."""
+    """A tool that hangs up, once the goodbye has been heard, after ten seconds at the latest."""
 
     async def hang_up(line: Line) -> None:
         await line.hangup()
