@@ -126,6 +126,7 @@ class Connection:
         self.ends_at = trio.current_time() + seconds
         self.uni: list[Any] = []
         self.flushed = 0
+        self.is_over = False
 
     async def open_bidi(self) -> Stream:
         await trio.lowlevel.checkpoint()
@@ -249,6 +250,15 @@ async def test_waiting_for_a_connection_takes_as_long_as_it_takes(autojump_clock
         began = trio.current_time()
         assert await world.link.wait_up() is world.link.connection
         assert 0 < trio.current_time() - began < 0.1
+
+
+async def test_a_connection_that_has_just_ended_is_not_given_to_anybody(autojump_clock: MockClock) -> None:
+    async with linked(60.0, 60.0) as world:
+        ended: Any = world.link.connection
+        ended.is_over, ended.ends_at = True, trio.current_time()  # whoever owns it has not run since
+        with trio.move_on_after(0.001):
+            await world.link.wait_up()
+        assert (world.link.connection, [what for what, _ in world.log]) == (None, ["up", "down"])
 
 
 # -- with and without a connection ----------------------------------------------------------------------------------
