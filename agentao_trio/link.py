@@ -76,6 +76,10 @@ class Link:
         self._on_down = on_down
         self._came_up = trio.Event()
 
+    def is_up(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.connection is not None
+
     async def wait_up(self) -> Connection:
         """The connection in use, when there is one. Waits for as long as it takes."""
         self.look()

@@ -188,8 +188,10 @@ class CallRouter:
         return [
             sid
             for sid, records in self._strays.items()
-            if all(each.event.event_type != ended for each in records)
-            and (not trunks or all(each.event.trunk_id in ("", *trunks) for each in records))
+            if all(
+                each.event.event_type != ended and (not trunks or each.event.trunk_id in ("", *trunks))
+                for each in records
+            )
         ]
 
     def subscribe(

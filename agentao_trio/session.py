@@ -64,7 +64,7 @@ from agentao_trio.transport import (
     parse_endpoint,
 )
 from agentao_trio.unowned import Hangups, Placing
-from agentao_trio.watchdog import Watchdog
+from agentao_trio.watchdog import BlockedStep, Watchdog
 
 __all__ = ["Session", "open_session"]
 
@@ -271,7 +271,7 @@ class Session(Commands):
                 method="Originate",
             )
         finally:
-            if taken_on or self._link.connection is None:  # without one it is not sent, or will not be answered
+            if taken_on or not self._link.is_up():  # without one it is not sent, or will not be answered
                 placing.abandon()
             if not taken_on:
                 call._deliver_failure(CallEnded("the call was given up before it began", call_sid=call.call_sid))
@@ -448,8 +448,7 @@ class Session(Commands):
             self._enter(SessionState.RECONNECTING)
         if self._router.calls or self._router.supervised:
             now = trio.current_time()
-            back = self._link
-            self.start(self._router.lose_silent_calls, now, self._resume_window, lambda: back.connection is not None)
+            self.start(self._router.lose_silent_calls, now, self._resume_window, self._link.is_up)
 
     # -- calls and their end --------------------------------------------------------------------------------------
 
@@ -484,11 +483,14 @@ class Session(Commands):
             for call in list(self._router.calls.values()):
                 nursery.start_soon(call.__aexit__, None, None, None)
 
+    def _loop_was_blocked(self, _: BlockedStep) -> None:
+        self._counts["loop_blocked"] += 1
+
     async def _hang_up_everything(self) -> None:
         """The calls that are left, and those without an owner whose hangup, or name, is on its way."""
         await self._hang_up_all()
         with trio.move_on_after(LAST_WORD_SECONDS):
-            await self._hangups.settle(lambda: self._link.connection is not None)
+            await self._hangups.settle(self._link.is_up)
 
     async def _close(self) -> None:
         """Afterwards every command and call of the session is refused."""
@@ -587,8 +589,7 @@ async def open_session(
             services.start_soon(authentication.keep_fresh, session._link.wait_up)
             with contextlib.ExitStack() as watching:
                 if watchdog is not None:
-                    counts = session._counts
-                    watching.enter_context(Watchdog(watchdog, on_blocked=lambda _: counts.update(("loop_blocked",))))
+                    watching.enter_context(Watchdog(watchdog, on_blocked=session._loop_was_blocked))
                 try:
                     yield session
                 finally:
