@@ -54,6 +54,13 @@ class Ran:
     directory: Path
 
 
+def started(directory: Path, *line: str) -> subprocess.Popen[str]:
+    """A program that runs in ``directory`` and whose lines are read."""
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=directory, env=ENVIRONMENT
+    )
+
+
 def agent(directory: Path, *arguments: str, **environment: str) -> Ran:
     """Run the command to its end."""
     done = subprocess.run(
@@ -342,14 +349,8 @@ from agentao_trio.cli import main; main()
 
 
 def test_callers_are_served_without_a_recording_when_the_disk_is_full(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-u", "-c", FULL_DISK, "agent", "--callers", "1", "--record", "recordings"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-    ) as process:
+    line = (sys.executable, "-u", "-c", FULL_DISK, "agent", "--callers", "1", "--record", "recordings")
+    with started(tmp_path, *line) as process:
         assert process.stdout is not None
         said(process.stdout, "agent: Hello")
         process.terminate()
@@ -367,14 +368,7 @@ def test_callers_are_served_without_a_recording_when_the_disk_is_full(tmp_path: 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_mid_call_hangs_up_and_ends(number: signal.Signals, status: int, tmp_path: Path) -> None:
     kept = ("--record", "recordings", "--history", "calls.db")
-    with subprocess.Popen(
-        command("agent", *kept),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-    ) as process:
+    with started(tmp_path, *command("agent", *kept)) as process:
         assert process.stdout is not None
         said(process.stdout, "agent: Hello")
         process.send_signal(number)
@@ -399,19 +393,16 @@ from agentao_trio.cli import agent, main; agent.DRAIN = 600.0; main()
 def test_a_second_ctrl_c_does_not_wait_for_the_calls(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
 
-        def started(*line: str) -> subprocess.Popen[str]:
-            process = subprocess.Popen(
-                line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
-            )
-            stack.enter_context(process)
+        def beside(*line: str) -> subprocess.Popen[str]:
+            process = stack.enter_context(started(tmp_path, *line))
             stack.callback(process.kill)
             return process
 
-        gateway = started(*command("gateway", "--port", "0", "--inbound", "1/s", "--inbound-from", "echo"))
+        gateway = beside(*command("gateway", "--port", "0", "--inbound", "1/s", "--inbound-from", "echo"))
         assert gateway.stdout is not None
         endpoint = gateway.stdout.readline().partition("Listening on ")[2].partition(";")[0]
         options = ("--gateway", endpoint, "--ca", "ca.pem", "--max-calls", "1")
-        agent = started(sys.executable, "-u", "-c", PATIENT, "agent", *options)
+        agent = beside(sys.executable, "-u", "-c", PATIENT, "agent", *options)
         assert agent.stdout is not None
         assert agent.stderr is not None
         said(agent.stdout, "agent: Hello")  # to an echo, which stays
@@ -423,14 +414,8 @@ def test_a_second_ctrl_c_does_not_wait_for_the_calls(tmp_path: Path) -> None:
 
 
 def test_the_demo_in_the_browser_ends_in_order(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("demo", "--live", "--port", "0", "--no-browser", "--record", "recordings", "--calls", "3"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-    ) as process:
+    line = command("demo", "--live", "--port", "0", "--no-browser", "--record", "recordings", "--calls", "3")
+    with started(tmp_path, *line) as process:
         assert process.stdout is not None
         url = process.stdout.readline().partition("Live calls: ")[2].strip()
         assert url.startswith("http://127.0.0.1:")
