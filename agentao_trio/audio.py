@@ -181,11 +181,15 @@ class Packetizer:
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> list[bytes]:
         """Add a chunk (empty ones too) and return the packets that it completed, in order."""
-        audio = b"".join((self._rest, chunk))
-        size = self._packet_bytes
-        whole = len(audio) - len(audio) % size
+        whole, size = self.complete(chunk), self._packet_bytes
+        return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+    def complete(self, chunk: bytes | bytearray | memoryview) -> bytes:
+        """Add a chunk and return the packets that it completed in one piece, to be cut when their time comes."""
+        audio = b"".join((self._rest, chunk)) if self._rest else bytes(chunk)
+        whole = len(audio) - len(audio) % self._packet_bytes
         self._rest = audio[whole:]
-        return [audio[start : start + size] for start in range(0, whole, size)]
+        return audio[:whole]
 
     def flush(self) -> bytes | None:
         """Fill the packet that has begun with silence and return it; ``None`` when there is none."""

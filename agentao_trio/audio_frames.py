@@ -89,14 +89,16 @@ class FrameReader:
     """Reads the bodies of audio frames, of any calls in any order.
 
     Remembers no more than 64 patterns and codecs and 4096 names in each, none of them long, whatever a peer may send;
-    then it begins anew.
+    then it begins anew. ``own_name`` gives the very string by which a call is kept elsewhere, if it is: who is then
+    looked for by that finds it without comparing a letter.
     """
 
     MEMORY: Final = 64
     NAMES: Final = 4096
     LONGEST_NAME, LONGEST_CODEC = 64, 16
 
-    def __init__(self) -> None:
+    def __init__(self, own_name: Callable[[str], str | None] = lambda _: None) -> None:
+        self._own_name = own_name
         self._patterns: dict[int, _Pattern] = {}
         #: Names of codecs by the bytes of their field, length included.
         self._codecs: dict[bytes, str] = {}
@@ -126,6 +128,6 @@ class FrameReader:
             pattern = self._patterns.get(len(body))
             if pattern is None or pattern.layout != layout or len(pattern.names) >= self.NAMES:
                 pattern = self._patterns[len(body)] = _Pattern(layout, struct.Struct(layout).unpack, {})
-            pattern.names[body[1:payload_at]] = frame.call_sid
+            pattern.names[body[1:payload_at]] = self._own_name(frame.call_sid) or frame.call_sid
             self._codecs[body[payload_end:codec_end]] = frame.codec
         return frame.call_sid, frame.payload, frame.codec, frame.sequence_number, frame.end_of_stream

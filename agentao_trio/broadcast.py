@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 
 import attrs
 import outcome
@@ -37,8 +37,11 @@ class Subscription(Generic[T]):
     dropped: int = attrs.field(default=0, init=False)
     _items: deque[T] = attrs.field(factory=deque, init=False)
     # A memory channel would do; this costs less than two thirds of one where an item is taken at once, as audio is.
-    # Tasks that wait, the one who has waited longest first; there are none while there are items.
-    _waiting: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
+    # Who has waited longest, and who waits behind; nobody does while there are items.
+    _waiting: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    _behind: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
+    # There is something to take at once: an item, or the end. To look into an empty queue costs more.
+    _ready: bool = attrs.field(default=False, init=False)
     _ended: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _error: Exception | None = attrs.field(default=None, init=False)
@@ -51,35 +54,51 @@ class Subscription(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._items or self._ended or self._closed:
+        if self._ready:
             await trio.lowlevel.checkpoint()
-        if not (self._items or self._ended or self._closed):
-            task, withdraw = trio.lowlevel.current_task(), self._withdraw_first
-            if self._waiting:
-                withdraw = partial(self._withdraw, task)
-            self._waiting += (task,)
-            item = await trio.lowlevel.wait_task_rescheduled(withdraw)
-            if item is not _NOTHING:
-                return cast(T, item)
-        if self._items:
-            return self._items.popleft()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        raise StopAsyncIteration
+            if self._items:
+                item = self._items.popleft()
+                self._ready = self._ended or bool(self._items)
+                return item
+            if self._ended:
+                raise self._how_it_ended()
+        task = trio.lowlevel.current_task()
+        withdraw: Callable[[object], trio.lowlevel.Abort]
+        if self._waiting is None:
+            self._waiting, withdraw = task, self._withdraw_first
+        else:
+            self._behind, withdraw = (*self._behind, task), partial(self._withdraw, task)
+        item = await trio.lowlevel.wait_task_rescheduled(withdraw)
+        if item is _NOTHING:
+            raise self._how_it_ended()
+        return item
+
+    def _how_it_ended(self) -> Exception:
+        error, self._error = self._error, None
+        return StopAsyncIteration() if error is None else error
+
+    def _advance(self) -> None:
+        """Whoever waits behind the first is the first now."""
+        self._waiting = None
+        if self._behind:
+            self._waiting, *others = self._behind
+            self._behind = tuple(others)
 
     def _withdraw_first(self, _: object) -> trio.lowlevel.Abort:
         # Who came when nobody waited has nobody before it for as long as it waits.
-        self._waiting = self._waiting[1:]
+        self._advance()
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _withdraw(self, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
-        self._waiting = tuple(each for each in self._waiting if each is not task)
+        if task is self._waiting:
+            self._advance()
+        else:
+            self._behind = tuple(each for each in self._behind if each is not task)
         return trio.lowlevel.Abort.SUCCEEDED
 
     def close(self) -> None:
         """Stop listening; iterating ends. A task that was given an item keeps it. Harmless when repeated."""
-        self._closed = True
+        self._closed = self._ended = self._ready = True
         self._items.clear()
         self._error = None
         self._wake_all()
@@ -90,9 +109,11 @@ class Subscription(Generic[T]):
             return True
         if self._closed:
             return False
-        if self._waiting:  # one item is for one of them
-            trio.lowlevel.reschedule(self._waiting[0], outcome.Value(item))
-            self._waiting = self._waiting[1:]
+        if (task := self._waiting) is not None:  # one item is for one of them
+            self._waiting = None
+            if self._behind:
+                self._advance()
+            trio.lowlevel.reschedule(task, outcome.Value(item))
             return True
         if len(self._items) >= self._bound:
             self.dropped += 1
@@ -101,17 +122,18 @@ class Subscription(Generic[T]):
                 return False
             self._items.popleft()
         self._items.append(item)
+        self._ready = True
         return True
 
     def _end(self, error: Exception | None = None) -> None:
         if not self._closed:
             self._error = error
-            self._ended = True
+            self._ended = self._ready = True
             self._wake_all()
 
     def _wake_all(self) -> None:
-        waiting, self._waiting = self._waiting, ()
-        for task in waiting:
+        while (task := self._waiting) is not None:
+            self._advance()
             trio.lowlevel.reschedule(task, outcome.Value(_NOTHING))
 
 

@@ -365,7 +365,7 @@ class ActiveCall(CallAudio, CallControl):
     def _rename(self, call_sid: str) -> None:
         """The gateway assigned another sid than the one we asked for."""
         former, self.call_sid = self.call_sid, call_sid
-        self._uplink.call_sid = call_sid
+        self._uplink.rename(call_sid)
         self.publish(RecordKind.CALL, phase="renamed", call_sid_before=former)
 
     def _connection_replaced(self) -> None:

@@ -253,7 +253,7 @@ class CallControl(abc.ABC):
         assert leg is not None
         await before(self._over, leg._over.wait)
         self._leg = None
-        self._uplink.outlets = (self._uplink,)
+        self._uplink.outlets = None
         if self._state is CallState.CONNECTED:
             self._state = CallState.ANSWERED
         elif not leg._over.is_set():

@@ -73,7 +73,7 @@ class CallRouter:
         self._counts = counts
         self._hang_up = hang_up
         self._ingest = Ingest()
-        self._audio = FrameReader()
+        self._audio = FrameReader(self._own_name)
         self._media_of_the_past = MediaStatistics()
         self._strays: OrderedDict[str, deque[EventRecord]] = OrderedDict()
         self._released: OrderedDict[str, None] = OrderedDict()
@@ -238,6 +238,10 @@ class CallRouter:
             except RemoteProtocolError as error:
                 self._counts["frames_undecodable"] += 1
                 log.warning("a frame was skipped: %s", error)
+
+    def _own_name(self, call_sid: str) -> str | None:
+        call = self.calls.get(call_sid)
+        return None if call is None else call.call_sid
 
     def _route_elsewhere(self, fields: AudioFields, now: float) -> None:
         """Audio of no call of ours."""

@@ -148,6 +148,16 @@ def test_a_reader_learns_from_one_frame_of_each_call_and_length(asked: list[Audi
     assert times_asked(asked, reader, last, *packets, last) == 1
 
 
+def test_a_call_that_is_kept_is_named_by_the_very_string_it_is_kept_by() -> None:
+    kept = "".join(["call-", "1"])
+    reader = FrameReader({kept: kept}.get)
+    for name, payload in (("call-1", b"first"), ("call-2", b"first"), ("call-1", b"then"), ("call-2", b"then")):
+        body = messages.encode(AudioFrame(call_sid=name, payload=payload, codec="PCMU"))
+        assert reader.read(body)[0] == name
+    body = messages.encode(AudioFrame(call_sid="call-1", payload=b"then", codec="PCMU"))
+    assert reader.read(body)[0] is kept
+
+
 def test_frames_of_one_length_that_are_cut_differently_are_not_taken_for_each_other() -> None:
     bodies = [
         messages.encode(AudioFrame(call_sid=name, payload=payload, codec=codec, sequence_number=7))

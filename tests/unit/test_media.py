@@ -112,6 +112,15 @@ async def test_any_chunk_size_makes_the_same_packets(chunk: int, autojump_clock:
     assert stream.audio[len(data) :] == Codec.PCMU.silence[: PACKET - 4]
 
 
+async def test_a_chunk_that_is_written_over_goes_out_as_it_was(autojump_clock: MockClock) -> None:
+    wire, chunk = Wire(), bytearray(speech(0.1))
+    async with uplink_on(wire) as uplink:
+        await uplink.send(chunk, Codec.PCMU)  # type: ignore[arg-type]  # taken, if not promised
+        chunk[:] = bytes(len(chunk))
+        await uplink.wait_played()
+    assert wire.streams[0].audio.startswith(speech(0.1))
+
+
 async def test_sending_waits_while_half_a_second_is_queued(autojump_clock: MockClock) -> None:
     async with uplink_on(Wire()) as uplink:
         before = trio.current_time()
