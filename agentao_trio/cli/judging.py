@@ -65,7 +65,7 @@ def command(where: str, asked: ConformanceOptions) -> int:
         if asked.list or asked.dry_run:
             output.print(_list(selected))
             return 0
-        target, profile = _target(where, asked)
+        target, profile = _target(where, asked, options.seed)
         _make_room(asked)
         return _judge(where, target, profile, options, asked)
     except (UsageError, ProfileError, ValueError) as error:
@@ -130,12 +130,12 @@ def _replay(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _target(where: str, asked: ConformanceOptions) -> tuple[Target, Profile | None]:
+def _target(where: str, asked: ConformanceOptions, seed: int) -> tuple[Target, Profile | None]:
     if where == SIMULATED:
         if unknown := [name for name in asked.fault if name not in faults.FAULTS]:
             known = ", ".join(sorted(faults.FAULTS))
             raise UsageError(f"--fault: there is no fault {', '.join(unknown)}; there are {known}")
-        return SimulatedTarget(loss=asked.loss, seed=asked.seed or 0, faults=asked.fault), None
+        return SimulatedTarget(loss=asked.loss, seed=seed, faults=asked.fault), None
     if asked.fault or asked.loss:
         raise UsageError("--fault and --loss are for the target 'simulated'")
     profile = load_profile(asked.profile, address=where or None)

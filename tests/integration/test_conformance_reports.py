@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import attrs
@@ -16,6 +17,7 @@ from agentao_trio.conformance.profile import ProfileError, load_profile
 from agentao_trio.conformance.report import as_html, as_junit, as_table, in_words, told
 from agentao_trio.conformance.requirements import REQUIREMENTS, Finding, Judgement
 from agentao_trio.conformance.runner import Attempt, Result, RunReport, Verdict
+from agentao_trio.conformance.targets import SimulatedTarget
 from agentao_trio.conformance.trace import Observation, Trace, What
 from agentao_trio.messages import EventType, MethodId
 
@@ -102,6 +104,20 @@ def test_a_failure_is_run_again_from_its_file(failed: Ran, capsys: pytest.Captur
     assert "1 checks against simulated: 1 fail." in conformance(failed.directory, again, capsys).out
     good = conformance(failed.directory, "simulated --replay {here}/out/EVT-01.json", capsys)
     assert (good.status, "1 checks against simulated: 1 pass." in good.out) == (0, True)
+
+
+def test_which_datagrams_get_lost_comes_of_the_seed_that_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets: list[SimulatedTarget] = []
+
+    def target(**given: Any) -> SimulatedTarget:
+        targets.append(SimulatedTarget(**given))
+        return targets[-1]
+
+    monkeypatch.setattr("agentao_trio.cli.judging.SimulatedTarget", target)
+    conformance(tmp_path, "simulated --only FRM-01 --loss 0.01 --json {here}/results.json", capsys)
+    assert targets[0].seed == json.loads((tmp_path / "results.json").read_text())["seed"]
 
 
 def test_a_waived_failure_costs_nothing_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
