@@ -23,7 +23,7 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, contest, growth, profile, sweeps, wan
+from benchmarks import codec, contest, growth, lines, profile, sweeps, wan
 from benchmarks.contest import Contest, open_contest
 from benchmarks.pages import fill
 from benchmarks.row import Row
@@ -31,7 +31,9 @@ from benchmarks.row import Row
 #: Modules beside this one for what needs an extra; each has ``measure(*, quick) -> Iterator[Row]``.
 WINGS = ("realtime", "bridge", "live", "history")
 #: What ``--only`` takes, in the order of the table.
-GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", *WINGS, "profile", "sweeps")
+GROUPS = ("codec", "splitting", "streams", "calls", "growth", "wan", *WINGS, "profile", "sweeps", "lines")
+#: Those that are measured only where they are asked for: by a place for plots, or by name.
+_ON_DEMAND = {"sweeps", "lines"}
 #: Those that need a gateway in another process.
 _WITH_GATEWAY = {"calls", "growth", "profile", "sweeps"}
 
@@ -106,6 +108,7 @@ def measurements(quick: bool, plots: Path, gateway: Contest | None) -> dict[str,
         **{name: partial(wing, name, quick=quick) for name in WINGS},
         "profile": where_time_goes,
         "sweeps": along_scales,
+        "lines": lambda: lines.measure(quick=quick),
     }
 
 
@@ -155,7 +158,7 @@ def main() -> None:
             fill(page, results)
         return
     # Without a place for them, plots would be measured for nothing.
-    groups = options.only or [group for group in GROUPS if group != "sweeps" or options.plots]
+    groups = options.only or [each for each in GROUPS if each not in _ON_DEMAND or (each == "sweeps" and options.plots)]
     progress = Console(stderr=True)
     where = machine()
     rows: list[Row] = []

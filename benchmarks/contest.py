@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import attrs
@@ -26,6 +29,8 @@ __all__ = ["ASYNCIO", "OURS", "STOCK", "Contest", "measure", "open_contest"]
 LATE = 0.005
 #: How many calls may be tried: 40 to 1016, an eighth more each time.
 STEPS = tuple(round(40 * 2 ** (each / 6)) for each in range(29))
+#: How much of a core a virtual machine's host may take away during a run, and how often the run is tried.
+STOLEN, TRIES = 0.01, 4
 OURS, ETHERNET, STOCK, ASYNCIO = "ours", "ours on Ethernet", "stock engine", "asyncio"
 _PROGRAMS = {
     OURS: ("benchmarks.trio_client", ("agentao",)),
@@ -44,9 +49,24 @@ class Contest:
         self._ca_file = ca_file
         #: Every run so far: the client, its report, and the share of its core that the gateway had used.
         self.runs: list[tuple[str, Report, float]] = []
+        #: Of these, those during which the host took too much every time.
+        self.disturbed = 0
 
     def talk(self, client: str, calls: int, seconds: float) -> Report:
-        """One run of a client. A client that fails, or hangs, has carried nothing; standard error says why."""
+        """One run of a client; where the machine's host took more than :data:`STOLEN` of a core meanwhile it is done
+        again, and the least disturbed of its tries counts. A client that fails, or hangs, has carried nothing;
+        standard error says why."""
+        tries: list[tuple[float, Report, float]] = []
+        while len(tries) < TRIES and (not tries or tries[-1][0] > STOLEN):
+            stolen, began = _stolen(), monotonic()
+            report, gateway = self._talk(client, calls, seconds)
+            tries.append(((_stolen() - stolen) / (monotonic() - began), report, gateway))
+        stolen, report, gateway = min(tries, key=itemgetter(0))
+        self.runs.append((client, report, gateway))
+        self.disturbed += stolen > STOLEN
+        return report
+
+    def _talk(self, client: str, calls: int, seconds: float) -> tuple[Report, float]:
         module, extra = _PROGRAMS[client]
         before = _cpu_of(self._gateway.pid)
         try:
@@ -54,9 +74,7 @@ class Contest:
         except (subprocess.SubprocessError, json.JSONDecodeError) as error:
             print(f"{client}, {calls} calls: {error}", getattr(error, "stderr", None) or "", sep="\n", file=sys.stderr)
             report = failed(calls)
-        gateway = (_cpu_of(self._gateway.pid) - before) / (seconds + 2.0)
-        self.runs.append((client, report, gateway))
-        return report
+        return report, (_cpu_of(self._gateway.pid) - before) / (seconds + 2.0)
 
     def run(self, module: str, *arguments: str, timeout: float) -> Any:
         """Run a program against the gateway, on the clients' core; returns what it printed as JSON.
@@ -143,6 +161,13 @@ def _cpu_of(pid: int) -> float:
     """CPU seconds of another process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stolen() -> float:
+    """Seconds that a virtual machine's host has kept its cores from running so far; 0 where that is not told."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 @contextmanager
@@ -235,7 +260,10 @@ def _echoes_of(contest: Contest, calls: int, seconds: float, pairs: int) -> Iter
 def _capacity(contest: Contest, *, quick: bool) -> Iterator[Row]:
     clients = (OURS, ASYNCIO, ETHERNET, STOCK)
     found = contest.most_calls(clients, (10, 20), 1.0, 1) if quick else contest.most_calls(clients, STEPS, 4.0, 9)
-    used = f"the gateway had used at most {max(share for *_, share in contest.runs):.0%} of its core"
+    used = (
+        f"the gateway had used at most {max(share for *_, share in contest.runs):.0%} of its core; in "
+        f"{contest.disturbed} of {len(contest.runs)} runs the host took more than {STOLEN:.0%} of one"
+    )
     for ours, theirs, name, goal in (
         (0, 1, "ours ÷ asyncio client", Goal(relation="≥", value=5)),
         (2, 1, "ours, in Ethernet's datagrams ÷ asyncio client", None),

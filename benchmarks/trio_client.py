@@ -57,7 +57,7 @@ async def speak(call: ActiveCall) -> None:
         await call.send_audio(chunk)
 
 
-async def run(session: Session, calls: int, seconds: float) -> Report:
+async def run(session: Session, calls: int, seconds: float, stopwatch: Callable[[], Stopwatch]) -> Report:
     """Place the calls, talk, and report."""
     noted = Timed(session.clock.now)
     placed = [await session.originate("+15550100001", trunk_id="bench", codec=Codec.PCMU) for _ in range(calls)]
@@ -72,7 +72,7 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
                 await trio.sleep(PTIME / calls)
             await trio.sleep(WARM_UP)
             del noted.lateness[:], noted.echoes[:]
-            before, watch = session.statistics().media, Stopwatch()
+            before, watch = session.statistics().media, stopwatch()
             await trio.sleep(seconds)
             (cpu, wall), after = watch.read(), session.statistics().media
             lateness, echoes = noted.lateness[:], noted.echoes[:]
@@ -97,7 +97,9 @@ async def run(session: Session, calls: int, seconds: float) -> Report:
     )
 
 
-async def talk(port: str, ca_file: str, calls: str, seconds: str, engine: str) -> Report:
+async def talk(
+    port: str, ca_file: str, calls: str, seconds: str, engine: str, stopwatch: Callable[[], Stopwatch] = Stopwatch
+) -> Report:
     settings = {
         "agentao": TransportSettings(),
         "ethernet": TransportSettings(max_datagram_size=1452),
@@ -105,7 +107,7 @@ async def talk(port: str, ca_file: str, calls: str, seconds: str, engine: str) -
     }[engine]
     tls = ClientTLS(ca=ca_file, server_name="localhost")
     async with open_session(f"quic://127.0.0.1:{port}", tls=tls, transport=settings) as session:
-        return await run(session, int(calls), float(seconds))
+        return await run(session, int(calls), float(seconds), stopwatch)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmarks.contest import STEPS, Contest, failed
 from benchmarks.engine import cost_per_frame
 from benchmarks.floor import measure_floor
 from benchmarks.formats import formats
+from benchmarks.lines import Costs, costs_by_function, functions_of
 from benchmarks.load_gateway import whole_frames
 from benchmarks.pages import fill
 from benchmarks.race import Ratio, race, ratio_of
@@ -191,6 +192,36 @@ class Tryout(Contest):
         return none if calls > self.most[client] else attrs.evolve(none, missing=0, lateness_p99=0.001, echo_p99=0.002)
 
 
+@pytest.mark.parametrize(
+    ("stolen", "which", "disturbed"),
+    [
+        pytest.param([0.0], 0, 0, id="nothing was taken"),
+        pytest.param([9.0, 0.0], 1, 0, id="the second time it was quiet"),
+        pytest.param([9.0, 8.0, 3.0, 7.0], 2, 1, id="it never was: the least disturbed counts, and is counted"),
+    ],
+)
+def test_a_run_during_which_the_host_took_the_cores_is_done_again(
+    stolen: list[float], which: int, disturbed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, taken = iter(range(100)), 0.0
+
+    class Runs(Contest):
+        def __init__(self) -> None:
+            self.runs, self.disturbed, self.tried = [], 0, 0
+
+        def _talk(self, client: str, calls: int, seconds: float) -> tuple[Report, float]:
+            nonlocal taken
+            taken += stolen[self.tried]
+            self.tried += 1
+            return attrs.evolve(failed(calls), sent=self.tried), 0.0
+
+    monkeypatch.setattr("benchmarks.contest._stolen", lambda: taken)
+    monkeypatch.setattr("benchmarks.contest.monotonic", lambda: next(clock))
+    contest = Runs()
+    assert contest.talk("ours", 1, 1.0).sent == which + 1
+    assert (contest.tried, len(contest.runs), contest.disturbed) == (len(stolen), 1, disturbed)
+
+
 def test_the_most_calls_are_found_for_clients_that_differ() -> None:
     found = Tryout(good=400, bad=100, none=39).most_calls(("good", "bad", "none"), STEPS, 4.0, 12)
     assert len(found) == 12
@@ -203,3 +234,50 @@ def test_the_most_calls_are_found_for_clients_that_differ() -> None:
 
 def test_who_carries_all_there_are_is_not_asked_for_more() -> None:
     assert Tryout(best=9999).most_calls(("best",), STEPS, 4.0, 9)[-1] == (STEPS[-1],)
+
+
+# -- the simulated processor ------------------------------------------------------------------------------------------
+
+PERF_MAP = """\
+7f00 b py::Uplink._on_slot:/home/me/agentao_trio/media.py
+7f10 b py::unrolled_run:/usr/lib/python3.13/site-packages/trio/_core/_run.py
+7f20 b py::unpack:<string>
+"""
+#: The costs of a function itself, of a call from it, of another line, and of functions that are named by number.
+CALLGRIND = """\
+# callgrind format
+version: 1
+desc: I1 cache: 32768 B, 64 B, 8-way associative
+positions: line
+events: Ir Dr Dw DLmr DLmw
+summary: 1 2 3
+
+fn=(1) _PyEval_EvalFrameDefault'0x0000000000007f00'py_trampoline_evaluator
+10 100 20 10 3 1
+cfn=(2) _PyObject_Malloc'_PyEval_EvalFrameDefault'0x0000000000007f00
+calls=1 30
++2 7000 700 700 70 70
+* 5
+
+fn=(2)
+30 40 4 4 0 2
+
+fn=(3) _PyEval_EvalFrameDefault'0x0000000000007f1b'0x0000000000007f00
+-3 9 0 0 1
+fn=(4) free'dealloc'other
+1 6
+"""
+
+
+def test_what_c_functions_cost_counts_for_the_python_function_they_work_for() -> None:
+    functions = functions_of(PERF_MAP.splitlines(keepends=True))
+    assert [name for _, name in functions] == [
+        "/home/me/agentao_trio/media.py: Uplink._on_slot",
+        "trio/_core/_run.py: unrolled_run",
+        "<string>: unpack",
+    ]
+    assert costs_by_function(CALLGRIND.splitlines(keepends=True), functions) == {
+        "/home/me/agentao_trio/media.py: Uplink._on_slot": Costs(instructions=145, read=3, written=3),
+        "trio/_core/_run.py: unrolled_run": Costs(instructions=9, read=1, written=0),
+        "of no function": Costs(instructions=6, read=0, written=0),
+    }
