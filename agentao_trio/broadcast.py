@@ -8,7 +8,7 @@ was lost is counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -19,9 +19,32 @@ import trio
 __all__ = ["Broadcast", "Subscription"]
 
 T = TypeVar("T")
+Y = TypeVar("Y")
 
 #: What a waiting task is woken with when there is nothing for it and never will be.
 _NOTHING: Final = object()
+
+
+class _Handed(outcome.Outcome[T]):
+    """An item on its way to the task that waits for it.
+
+    ``outcome.Value`` takes note of being used, so that it is not used twice, and makes itself unchangeable: with every
+    packet that costs a sixth of all it takes to wake a task.
+    """
+
+    __slots__ = ("_item",)
+
+    def __init__(self, item: T) -> None:
+        self._item = item
+
+    def unwrap(self) -> T:
+        return self._item
+
+    def send(self, gen: Generator[Y, T, object]) -> Y:
+        return gen.send(self._item)
+
+    async def asend(self, agen: AsyncGenerator[Y, T]) -> Y:
+        return await agen.asend(self._item)
 
 
 @attrs.define(eq=False)
@@ -113,7 +136,7 @@ class Subscription(Generic[T]):
             self._waiting = None
             if self._behind:
                 self._advance()
-            trio.lowlevel.reschedule(task, outcome.Value(item))
+            trio.lowlevel.reschedule(task, _Handed(item))
             return True
         if len(self._items) >= self._bound:
             self.dropped += 1
@@ -134,7 +157,7 @@ class Subscription(Generic[T]):
     def _wake_all(self) -> None:
         while (task := self._waiting) is not None:
             self._advance()
-            trio.lowlevel.reschedule(task, outcome.Value(_NOTHING))
+            trio.lowlevel.reschedule(task, _Handed(_NOTHING))
 
 
 class Broadcast(Generic[T]):

@@ -6,12 +6,12 @@ Theory of operation
 gateway streams mix calls, so one slow agent must not hold up the others. Each reader of the call has its own bounded
 queue; when it is full the oldest frame goes, and is counted.
 
-*Out.* :meth:`Uplink.send` makes whole packets of any chunks and waits for room in a bounded queue. In each of the call's
-slots the packet clock calls :meth:`Uplink._on_slot`, which cuts one off, numbers it and writes it to the call's own
-stream. The call's writer task (:meth:`Uplink.run`) sleeps meanwhile: it owns the end of the stream, not its packets.
-The stream is opened at the first packet, and again when the connection beneath the call was replaced: the sequence
-goes on. A packet that cannot go out in its slot (no connection, no stream, too much of the stream still unsent) is
-shed: it spends its sequence number, so that the far end knows that 20 ms are missing, and it is counted.
+*Out.* :meth:`Uplink.send` makes whole packets of any chunks and waits for room in a bounded queue. In each of the
+call's slots the packet clock calls :meth:`Uplink._on_slot`, which cuts one off, numbers it and writes it to the call's
+own stream. The call's writer task (:meth:`Uplink.run`) sleeps meanwhile: it owns the end of the stream, not what goes
+out on it. The stream is opened at the first packet, and again when the connection beneath the call was replaced: the
+sequence goes on. A packet that cannot go out in its slot (no connection, no stream, too much of the stream still
+unsent) is shed: it spends its sequence number, so that the far end knows that 20 ms are missing, and it is counted.
 
 PROTOCOL sections 3 and 11.
 """

@@ -43,8 +43,9 @@ class Report:
     lateness_p99: float
     echo_p50: float
     echo_p99: float
-    #: The floor of a frame event in the same process; 0 where it was not measured.
+    #: The floor of a frame event in the same process, in the rhythm of calls and in a loop; 0 where not measured.
     floor: float = 0.0
+    floor_in_a_loop: float = 0.0
 
     @property
     def cpu_per_frame(self) -> float:

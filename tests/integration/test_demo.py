@@ -63,7 +63,9 @@ def test_ten_calls_at_once(tmp_path: Path) -> None:
         assert sum(packet in heard for packet in packets) > len(packets) * 0.8
     assert not any(samples(recordings[3]))
     assert all(len(samples(path)) > 8000 for path in recordings[:-1])
-    assert samples(recordings[-1]), "its far end hangs up a second after it answers, most of which a busy machine may miss"
+    assert samples(recordings[-1]), (
+        "its far end hangs up a second after it answers, most of which a busy machine may miss"
+    )
 
 
 def test_on_a_terminal_a_table_is_drawn_and_replaced_by_the_summary(tmp_path: Path) -> None:
