@@ -80,7 +80,7 @@ class Contest:
 
         Raises SubprocessError for a program that fails or takes longer than ``timeout`` seconds.
         """
-        command = self._command(module, *arguments)
+        command = self.command(module, *arguments)
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: _pin(0), check=True
         )
@@ -88,11 +88,12 @@ class Contest:
 
     def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a program against the gateway, on the clients' core, to be watched; what it prints is lost."""
-        command = self._command(module, *arguments)
+        command = self.command(module, *arguments)
         nowhere = subprocess.DEVNULL
         return subprocess.Popen(command, stdout=nowhere, stderr=nowhere, preexec_fn=lambda: _pin(0))
 
-    def _command(self, module: str, *arguments: str) -> list[str]:
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """What runs a program against the gateway."""
         return [sys.executable, "-m", module, str(self._port), self._ca_file, *arguments]
 
     def most_calls(
@@ -170,11 +171,11 @@ def _stolen() -> float:
 
 
 @contextmanager
-def open_contest() -> Iterator[Contest]:
-    """Start the gateway; leaving the block ends it."""
+def open_contest(gateway_program: Sequence[str] = ("benchmarks.load_gateway",)) -> Iterator[Contest]:
+    """Start the gateway, a module and its first arguments; leaving the block ends it."""
     with tempfile.TemporaryDirectory() as directory:
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load_gateway", directory],
+            [sys.executable, "-m", *gateway_program, directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

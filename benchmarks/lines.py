@@ -3,9 +3,9 @@
     python -m benchmarks --only lines
 
 A machine that others use as well is fast in one minute and slow in the next; valgrind's processor counts the same in
-both. It is slow: client and gateway live by a clock that goes 250 times slower than others do. The interpreter makes
-every Python function one of the machine's own (``-X perf``), which takes a fifth more instructions, and callgrind keeps
-what C functions cost apart by the Python function they work for.
+both. It is slow: client and gateway live by a clock that goes 250 times slower than others do. With perf's support the
+interpreter makes every Python function one of the machine's own, which takes a fifth more instructions, and callgrind
+keeps what C functions cost apart by the Python function they work for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import attrs
 import trio
 
 from benchmarks import load_gateway, trio_client
+from benchmarks.contest import open_contest
 from benchmarks.row import Row
 from benchmarks.talk import Report, Stopwatch
 
@@ -38,6 +39,8 @@ CACHE = "2097152,16,64"
 SHOWN = 24
 #: Where C functions were called by C functions only, five deep.
 _ELSEWHERE = "of no function"
+#: What the first argument is where the program is to be the gateway; otherwise that is a port.
+_GATEWAY = "gateway"
 _ROOT = f"{Path(__file__).parents[1]}/"
 
 
@@ -155,28 +158,13 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 
 def _simulate(directory: str, calls: int, seconds: float, slower: float) -> tuple[Report, dict[str, Costs]]:
-    me, output = (sys.executable, "-m", "benchmarks.lines"), Path(directory, "callgrind")
+    me, output = "benchmarks.lines", Path(directory, "callgrind")
     valgrind = ("valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-callers=5", "--cache-sim=yes")
     # One seed for all hashes: otherwise dicts lie differently in memory on each run.
-    settings = {**os.environ, "PYTHONHASHSEED": "0"}
-    gateway = subprocess.Popen(
-        [*me, str(slower), "gateway", directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings
-    )
-    assert gateway.stdin is not None
-    assert gateway.stdout is not None
-    try:
-        port = gateway.stdout.readline().strip()
-        arguments = (str(slower), "client", port, str(Path(directory, "ca.pem")), str(calls), str(seconds))
-        command = [
-            *valgrind,
-            f"--LL={CACHE}",
-            f"--callgrind-out-file={output}",
-            me[0],
-            "-X",
-            "perf",
-            *me[1:],
-            *arguments,
-        ]
+    settings = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPERFSUPPORT": "1"}
+    with open_contest((me, _GATEWAY, str(slower))) as contest:
+        talk = contest.command(me, str(calls), str(seconds), str(slower))
+        command = [*valgrind, f"--LL={CACHE}", f"--callgrind-out-file={output}", *talk]
         client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=settings)
         try:
             written, _ = client.communicate(timeout=60 + 4 * slower * (seconds + 2.0))
@@ -186,9 +174,6 @@ def _simulate(directory: str, calls: int, seconds: float, slower: float) -> tupl
             raise
         if client.returncode != 0:
             raise subprocess.CalledProcessError(client.returncode, command)
-    finally:
-        gateway.stdin.close()
-        gateway.wait()
     # The interpreter writes its map of functions to no other place.
     perf_map = Path(f"/tmp/perf-{client.pid}.map")
     with perf_map.open(encoding="utf-8") as lines, output.open(encoding="utf-8") as profile:
@@ -214,13 +199,14 @@ class Counter(Stopwatch):
 
 
 def main() -> None:
-    slower, role, *arguments = sys.argv[1:]
-    clock = SlowClock(float(slower))
-    if role == "gateway":
-        trio.run(load_gateway.main, arguments[0], clock=clock)
+    first, *arguments = sys.argv[1:]
+    if first == _GATEWAY:
+        slower, directory = arguments
+        trio.run(load_gateway.main, directory, clock=SlowClock(float(slower)))
     else:
-        port, ca_file, calls, seconds = arguments
-        print(trio.run(trio_client.talk, port, ca_file, calls, seconds, "agentao", Counter, clock=clock).as_json())
+        ca_file, calls, seconds, slower = arguments
+        clock = SlowClock(float(slower))
+        print(trio.run(trio_client.talk, first, ca_file, calls, seconds, "agentao", Counter, clock=clock).as_json())
 
 
 if __name__ == "__main__":
