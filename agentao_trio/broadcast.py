@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 import attrs
 import outcome
@@ -21,30 +21,27 @@ __all__ = ["Broadcast", "Subscription"]
 T = TypeVar("T")
 Y = TypeVar("Y")
 
-#: What a waiting task is woken with when there is nothing for it and never will be.
-_NOTHING: Final = object()
 
+class _Woken(outcome.Outcome[None]):
+    """What a waiting task is woken with: look what there is for you.
 
-class _Handed(outcome.Outcome[T]):
-    """An item on its way to the task that waits for it.
-
-    ``outcome.Value`` takes note of being used, so that it is not used twice, and makes itself unchangeable: with every
-    packet that costs a sixth of all it takes to wake a task.
+    ``outcome.Value`` takes note of being used, so that it is not used twice, and so there has to be one for each. To
+    make these and to take the notes costs a sixth of all it takes to wake a task.
     """
 
-    __slots__ = ("_item",)
+    def unwrap(self) -> None:
+        return None
 
-    def __init__(self, item: T) -> None:
-        self._item = item
+    def send(self, gen: Generator[Y, None, object]) -> Y:
+        return gen.send(None)
 
-    def unwrap(self) -> T:
-        return self._item
+    async def asend(self, agen: AsyncGenerator[Y, None]) -> Y:
+        return await agen.asend(None)
 
-    def send(self, gen: Generator[Y, T, object]) -> Y:
-        return gen.send(self._item)
 
-    async def asend(self, agen: AsyncGenerator[Y, T]) -> Y:
-        return await agen.asend(self._item)
+_WOKEN: Final = _Woken()
+#: There is none.
+_NOTHING: Final = object()
 
 
 @attrs.define(eq=False)
@@ -63,6 +60,8 @@ class Subscription(Generic[T]):
     # Who has waited longest, and who waits behind; nobody does while there are items.
     _waiting: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     _behind: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
+    # The item for the task that was woken.
+    _given: object = attrs.field(default=_NOTHING, init=False)
     # There is something to take at once: an item, or the end. To look into an empty queue costs more.
     _ready: bool = attrs.field(default=False, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -79,21 +78,21 @@ class Subscription(Generic[T]):
     async def __anext__(self) -> T:
         if self._ready:
             await trio.lowlevel.checkpoint()
-            if self._items:
-                item = self._items.popleft()
-                self._ready = self._ended or bool(self._items)
-                return item
-            if self._ended:
-                raise self._how_it_ended()
-        task = trio.lowlevel.current_task()
-        withdraw: Callable[[object], trio.lowlevel.Abort]
-        if self._waiting is None:
-            self._waiting, withdraw = task, self._withdraw_first
-        else:
-            self._behind, withdraw = (*self._behind, task), partial(self._withdraw, task)
-        item = await trio.lowlevel.wait_task_rescheduled(withdraw)
-        if item is _NOTHING:
+        while not self._ready:
+            task = trio.lowlevel.current_task()
+            withdraw: Callable[[object], trio.lowlevel.Abort]
+            if self._waiting is None:
+                self._waiting, withdraw = task, self._withdraw_first
+            else:
+                self._behind, withdraw = (*self._behind, task), partial(self._withdraw, task)
+            await trio.lowlevel.wait_task_rescheduled(withdraw)
+            if (given := self._given) is not _NOTHING:
+                self._given = _NOTHING
+                return cast(T, given)
+        if not self._items:
             raise self._how_it_ended()
+        item = self._items.popleft()
+        self._ready = self._ended or bool(self._items)
         return item
 
     def _how_it_ended(self) -> Exception:
@@ -136,7 +135,12 @@ class Subscription(Generic[T]):
             self._waiting = None
             if self._behind:
                 self._advance()
-            trio.lowlevel.reschedule(task, _Handed(item))
+            if self._given is _NOTHING:
+                self._given = item
+            else:  # of which nobody has taken it yet
+                self._items.append(item)
+                self._ready = True
+            trio.lowlevel.reschedule(task, _WOKEN)
             return True
         if len(self._items) >= self._bound:
             self.dropped += 1
@@ -157,7 +161,7 @@ class Subscription(Generic[T]):
     def _wake_all(self) -> None:
         while (task := self._waiting) is not None:
             self._advance()
-            trio.lowlevel.reschedule(task, _Handed(_NOTHING))
+            trio.lowlevel.reschedule(task, _WOKEN)
 
 
 class Broadcast(Generic[T]):
