@@ -31,9 +31,10 @@ import trio
 
 from agentao_trio._datagrams import Address, DatagramSocket, describe
 from agentao_trio._engine import StockEngine, TransportSettings, events
-from agentao_trio._streams import BidiStream, Place, ReceiveStream, SendStream
+from agentao_trio._streams import BidiStream, ReceiveStream, SendStream
 from agentao_trio.errors import ConnectionLost
 from agentao_trio.legible import legible
+from agentao_trio.place import Place
 
 __all__ = ["BURST", "Connection", "ConnectionStatistics", "Ending"]
 

@@ -14,8 +14,9 @@ import trio
 
 from agentao_trio._engine import StockEngine, TransportSettings, backlog, unsent
 from agentao_trio.errors import ConnectionLost, StreamReset
+from agentao_trio.place import Place
 
-__all__ = ["BidiStream", "Owner", "Place", "ReceiveStream", "SendStream"]
+__all__ = ["BidiStream", "Owner", "ReceiveStream", "SendStream"]
 
 
 class Owner(Protocol):
@@ -41,39 +42,6 @@ class Owner(Protocol):
 
     def _mark_dirty(self) -> None:
         """The engine has something to send."""
-
-
-class Place:
-    """Where the one task that uses something waits. ``with place:`` claims it, a second claim is refused."""
-
-    __slots__ = ("_claimed", "_task")
-
-    def __init__(self) -> None:
-        self._claimed = False
-        self._task: trio.lowlevel.Task | None = None
-
-    def __enter__(self) -> None:
-        if self._claimed:
-            raise trio.BusyResourceError("another task is already using this")
-        self._claimed = True
-
-    def __exit__(self, *_: object) -> None:
-        self._claimed = False
-
-    async def wait(self) -> None:
-        """Wait for ``wake``. Cancellation leaves the place empty."""
-        self._task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def wake(self) -> None:
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
 
 
 class SendStream(trio.abc.SendStream):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import outcome
@@ -22,25 +22,25 @@ T = TypeVar("T")
 Y = TypeVar("Y")
 
 
-class _Woken(outcome.Outcome[None]):
-    """What a waiting task is woken with: look what there is for you.
+class _Given(outcome.Outcome["_Given"]):
+    """What a waiting task is woken with when its item lies beside the queue.
 
-    ``outcome.Value`` takes note of being used, so that it is not used twice, and so there has to be one for each. To
-    make these and to take the notes costs a sixth of all it takes to wake a task.
+    ``outcome.Value`` takes note of being used, so that it is not used twice, and there has to be one for each item. To
+    make them and to take the notes costs a sixth of all it takes to wake a task.
     """
 
-    def unwrap(self) -> None:
-        return None
+    def unwrap(self) -> _Given:
+        return self
 
-    def send(self, gen: Generator[Y, None, object]) -> Y:
-        return gen.send(None)
+    def send(self, gen: Generator[Y, _Given, object]) -> Y:
+        return gen.send(self)
 
-    async def asend(self, agen: AsyncGenerator[Y, None]) -> Y:
-        return await agen.asend(None)
+    async def asend(self, agen: AsyncGenerator[Y, _Given]) -> Y:
+        return await agen.asend(self)
 
 
-_WOKEN: Final = _Woken()
-#: There is none.
+_GIVEN: Final = _Given()
+#: What it is woken with when there is nothing for it and never will be.
 _NOTHING: Final = object()
 
 
@@ -60,8 +60,8 @@ class Subscription(Generic[T]):
     # Who has waited longest, and who waits behind; nobody does while there are items.
     _waiting: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
     _behind: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
-    # The item for the task that was woken.
-    _given: object = attrs.field(default=_NOTHING, init=False)
+    # The item for the task that was woken with _GIVEN.
+    _given: Any = attrs.field(default=_NOTHING, init=False)
     # There is something to take at once: an item, or the end. To look into an empty queue costs more.
     _ready: bool = attrs.field(default=False, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -78,21 +78,23 @@ class Subscription(Generic[T]):
     async def __anext__(self) -> T:
         if self._ready:
             await trio.lowlevel.checkpoint()
-        while not self._ready:
-            task = trio.lowlevel.current_task()
-            withdraw: Callable[[object], trio.lowlevel.Abort]
-            if self._waiting is None:
-                self._waiting, withdraw = task, self._withdraw_first
-            else:
-                self._behind, withdraw = (*self._behind, task), partial(self._withdraw, task)
-            await trio.lowlevel.wait_task_rescheduled(withdraw)
-            if (given := self._given) is not _NOTHING:
-                self._given = _NOTHING
-                return cast(T, given)
-        if not self._items:
+            if self._items:
+                item = self._items.popleft()
+                self._ready = self._ended or bool(self._items)
+                return item
+            if self._ended:
+                raise self._how_it_ended()
+        task = trio.lowlevel.current_task()
+        withdraw: Callable[[object], trio.lowlevel.Abort]
+        if self._waiting is None:
+            self._waiting, withdraw = task, self._withdraw_first
+        else:
+            self._behind, withdraw = (*self._behind, task), partial(self._withdraw, task)
+        item = await trio.lowlevel.wait_task_rescheduled(withdraw)
+        if item is _GIVEN:
+            item, self._given = self._given, _NOTHING
+        if item is _NOTHING:
             raise self._how_it_ended()
-        item = self._items.popleft()
-        self._ready = self._ended or bool(self._items)
         return item
 
     def _how_it_ended(self) -> Exception:
@@ -137,10 +139,9 @@ class Subscription(Generic[T]):
                 self._advance()
             if self._given is _NOTHING:
                 self._given = item
-            else:  # of which nobody has taken it yet
-                self._items.append(item)
-                self._ready = True
-            trio.lowlevel.reschedule(task, _WOKEN)
+                trio.lowlevel.reschedule(task, _GIVEN)
+            else:  # somebody else was woken, and has not taken it yet
+                trio.lowlevel.reschedule(task, outcome.Value(item))
             return True
         if len(self._items) >= self._bound:
             self.dropped += 1
@@ -161,7 +162,7 @@ class Subscription(Generic[T]):
     def _wake_all(self) -> None:
         while (task := self._waiting) is not None:
             self._advance()
-            trio.lowlevel.reschedule(task, _WOKEN)
+            trio.lowlevel.reschedule(task, outcome.Value(_NOTHING))
 
 
 class Broadcast(Generic[T]):

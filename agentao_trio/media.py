@@ -34,6 +34,7 @@ from agentao_trio.broadcast import Broadcast, Subscription
 from agentao_trio.convert import FrameConverter, SpeechConverter
 from agentao_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
 from agentao_trio.pacing import PACKET_INTERVAL, PacketClock, Slot
+from agentao_trio.place import Place
 
 __all__ = ["AudioReceiver", "Downlink", "Mark", "Passage", "PayloadReceiver", "Uplink", "UplinkStream"]
 
@@ -309,16 +310,16 @@ class Uplink:
     outlets: tuple[Uplink, ...] | None = attrs.field(default=None, init=False)
     #: Called with each packet that was sent, its codec and its slot's deadline, by trio's clock. Must not wait.
     taps: tuple[Callable[[bytes, Codec, float], None], ...] = attrs.field(default=(), init=False)
-    _sending: bool = attrs.field(default=False, init=False)
     _finishing: bool = attrs.field(default=False, init=False)
     #: No more can be said.
     ended: bool = attrs.field(default=False, init=False)
     _said_all: trio.Event = attrs.field(factory=trio.Event, init=False)
-    # One condition variable for all that senders wait for: room, drained, ended.
+    # Where the task that sends waits for room, and the one condition variable for all that others wait for.
+    _sender: Place = attrs.field(factory=lambda: Place("sending audio on this call"), init=False)
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "sending" if self._sending else "idle"
+        state = "ended" if self.ended else "sending" if self._sender.is_claimed else "idle"
         return f"<Uplink of {self.call_sid}, {state}, {self.queued} packets queued, {self.packets_sent} sent>"
 
     @property
@@ -343,23 +344,20 @@ class Uplink:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise LocalProtocolError(f"audio is bytes, not {type(data).__name__}")
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending audio on this call")
-        if self.passage is not None and passage is not self.passage and not self.passage.is_settled:
-            raise trio.BusyResourceError("a sound is being played into this call")
-        self._sending = True
-        has_waited = False
-        try:
+        with self._sender:
+            if self.passage is not None and passage is not self.passage and not self.passage.is_settled:
+                raise trio.BusyResourceError("a sound is being played into this call")
             await trio.lowlevel.checkpoint_if_cancelled()
             self._raise_if_over()
             if self._packetizer is None or self._speech is None:
                 self._codec, self._packetizer, self._speech = codec, Packetizer(codec), SpeechConverter(codec)
                 self._packet_bytes = codec.packet_bytes
             audio, at = self._packetizer.complete(self._speech.feed(data, rate)), 0
+            has_waited = False
             try:
                 while at < len(audio):
                     while (room := _LIMIT - self.queued) <= 0:
-                        await self._changed.park()
+                        await self._sender.wait()
                         has_waited = True
                         self._raise_if_over()
                     if passage is not None and passage.stopped:
@@ -371,8 +369,6 @@ class Uplink:
                 self.counters.packets_cleared += (len(audio) - at) // self._packet_bytes
             if not has_waited:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-        finally:
-            self._sending = False
 
     def flush(self, passage: Passage | None = None) -> None:
         """The end of an utterance: queue what is left of it, the last packet filled with silence. Ends ``passage``."""
@@ -381,7 +377,12 @@ class Uplink:
             self._enqueue(self._packetizer.flush() or b"", passage)
         if passage is not None:
             passage.complete = True
-        self._changed.unpark_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._sender.wake()
+        if self._changed:
+            self._changed.unpark_all()
 
     def _enqueue(self, piece: bytes, passage: Passage | None) -> None:
         if not piece:
@@ -405,7 +406,7 @@ class Uplink:
         self._finishing = True
         if self._slot is None:
             self._join_clock()
-        self._changed.unpark_all()
+        self._wake()
         await trio.lowlevel.checkpoint()
         while not self.ended:
             await self._changed.park()
@@ -457,7 +458,7 @@ class Uplink:
             self._packetizer.flush()
             cleared += 1
         self.counters.packets_cleared += cleared
-        self._changed.unpark_all()
+        self._wake()
         return cleared
 
     async def run(self) -> None:
@@ -502,8 +503,8 @@ class Uplink:
             passage.dropped += not was_sent
         if self._marks:
             self._settle_marks()
-        if (self.queued <= _LOW or (passage is not None and passage.gone)) and self._changed:
-            self._changed.unpark_all()
+        if self.queued <= _LOW or (passage is not None and passage.gone):
+            self._wake()
 
     def _pass_slot(self) -> None:
         """There is nothing to write in this call's slot."""

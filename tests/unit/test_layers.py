@@ -203,6 +203,7 @@ LAYERS = {
     # -- the I/O line: trio only below it ---------------------------------------------------------------------------
     "_alarm": waits(theirs="trio"),
     "pacing": waits("_alarm"),
+    "place": waits(),
     "services": waits(),
     "_engine_congestion": waits(theirs="aioquic"),
     "_engine_stock": waits("_engine_congestion", theirs="aioquic cryptography"),
@@ -214,14 +215,17 @@ LAYERS = {
     ),
     "_engine": waits("_engine_mtu", "_engine_stock", "_engine_streams", theirs="attrs aioquic cryptography"),
     "_datagrams": waits("errors"),
-    "_streams": waits("errors", "_engine"),
-    "_connection": waits("errors", "legible", "_datagrams", "_streams", "_engine"),
+    "_streams": waits("errors", "place", "_engine"),
+    "_connection": waits("errors", "legible", "place", "_datagrams", "_streams", "_engine"),
     "_listener": waits("errors", "services", "_connection", "_datagrams", "_engine"),
     "transport": waits(
         *("errors", "legible", "services", "_connection", "_datagrams", "_engine", "_listener", "_streams"),
         theirs="trio attrs aioquic",
     ),
-    **{part: waits(*CORE, "pacing", "services", "transport", *CLIENT[:index]) for index, part in enumerate(CLIENT)},
+    **{
+        part: waits(*CORE, "pacing", "place", "services", "transport", *CLIENT[:index])
+        for index, part in enumerate(CLIENT)
+    },
     "broadcast": waits(theirs="trio attrs outcome"),  # what trio's tasks are woken with
     "tracing": waits("call", "errors", "messages", "session", theirs="trio opentelemetry"),
     "metrics": waits("statistics", "session", theirs="trio attrs prometheus_client"),
