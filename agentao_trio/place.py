@@ -1,4 +1,4 @@
-"""Where one task waits: half of what a parking lot costs, for what has one user at a time."""
+"""Where one task waits: what has one user at a time needs no parking lot."""
 
 from __future__ import annotations
 

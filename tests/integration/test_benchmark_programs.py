@@ -44,6 +44,7 @@ def test_what_belongs_to_no_room_counts_for_its_caller() -> None:
         "run (trio/_core/_run.py:5);_mask (aioquic/_crypto.py:3) 2",
         "run (trio/_core/_run.py:5);feed (agentao_trio/wire.py:9);dumps (json/__init__.py:3) 3",
         "<module> (site.py:1) 1",
+        "run (trio/_core/_run.py:5);torn \t",
         "measure_floor (benchmarks/floor.py:80);encrypt_packet (aioquic/quic/crypto.py:3) 7",
     )
     assert profile.rooms_of(samples) == {"encryption and decryption": 2, "codec": 3, "elsewhere": 1}
