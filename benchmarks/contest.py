@@ -26,8 +26,8 @@ __all__ = ["ASYNCIO", "OURS", "STOCK", "Contest", "measure", "open_contest"]
 
 #: Seconds: p99 of send lateness up to which calls count as carried.
 LATE = 0.005
-#: How many calls may be tried: 40 to 1016, an eighth more each time.
-STEPS = tuple(round(40 * 2 ** (each / 6)) for each in range(29))
+#: How many calls may be tried: 40 to 1280, an eighth more each time.
+STEPS = tuple(round(40 * 2 ** (each / 6)) for each in range(31))
 #: How much of a core a virtual machine's host may take away during a run, and how often the run is tried.
 STOLEN, TRIES = 0.01, 4
 OURS, ETHERNET, STOCK, ASYNCIO = "ours", "ours on Ethernet", "stock engine", "asyncio"
@@ -289,11 +289,11 @@ def _capacity(contest: Contest, *, quick: bool) -> Iterator[Row]:
 
 
 def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
-    """At as many calls as this machine carries today; the goal is for 400."""
+    """At as many calls as this machine carries today; the goal is for 400 and more."""
     seconds, repeats = (1.0, 1) if quick else (5.0, 5)
     kept: list[tuple[Report, Report]] = []
     calls = 0
-    for calls in (20,) if quick else (400, 200, 100, 50):
+    for calls in (20,) if quick else (800, 400, 200, 100, 50):
         pairs = [(contest.talk(OURS, calls, seconds), contest.talk(ASYNCIO, 20, seconds)) for _ in range(repeats)]
         kept = [pair for pair in pairs if not any(report.has_backlog for report in pair)]
         if kept:
@@ -317,7 +317,8 @@ def _cost(contest: Contest, *, quick: bool) -> Iterator[Row]:
         ratio,
         group="calls",
         name=f"CPU per frame event ÷ floor in a loop that never sleeps, {calls} calls",
-        text=f"{ratio.first * 1e6:.1f} and {ratio.second * 1e6:.1f} µs in the same runs, about half of which is sleep",
+        goal=goal,
+        text=f"{ratio.first * 1e6:.1f} and {ratio.second * 1e6:.1f} µs in the same runs",
     )
     cost = ratio_of([(theirs.cpu_per_frame, ours.cpu_per_frame) for ours, theirs in kept])
     yield row_of(
