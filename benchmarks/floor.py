@@ -5,7 +5,7 @@ way, and has to be cut out of its stream; either has a task to wake. Encryption 
 is as large as loopback carries, as the client's are. Everything above the sum is what QUIC, trio and we make of it.
 
 A program of calls sleeps some hundred times a second, and a processor that has slept is slow for a while: its caches
-are others' by then, and so is its clock. The same work takes about twice as long in bursts as it does in a loop. So the
+are others' by then, and so is its clock. The same work takes up to twice as long in bursts as it does in a loop. So the
 floor is measured in the bursts that calls come in, and in a loop that never sleeps beside it.
 """
 

@@ -17,7 +17,7 @@ import trio
 
 from agentao_trio import ActiveCall, ClientTLS, Codec, Session, open_session
 from agentao_trio.transport import TransportSettings
-from benchmarks.floor import measure_floor
+from benchmarks.floor import RHYTHM, measure_floor
 from benchmarks.talk import IN_TIME, PTIME, WARM_UP, Report, Stopwatch, quantile, speech, timed, times
 
 
@@ -110,14 +110,16 @@ async def talk(
         return await run(session, int(calls), float(seconds), stopwatch)
 
 
+def floors() -> list[float]:
+    """CPU seconds of a frame event at the least, in the rhythm of calls and in a loop."""
+    return [measure_floor(rhythm).per_frame_event for rhythm in (RHYTHM, 0.0)]
+
+
 if __name__ == "__main__":
     # Before and after, because machines that others use as well change their speed; and with no session beside it, or
     # what that does would be counted as the waking of tasks.
-    before = measure_floor(), measure_floor(0.0)
+    before = floors()
     port, ca_file, calls, seconds, engine = sys.argv[1:]
     report = trio.run(talk, port, ca_file, calls, seconds, engine)
-    paced, in_a_loop = (
-        fmean(each.per_frame_event for each in floors)
-        for floors in zip(before, (measure_floor(), measure_floor(0.0)), strict=True)
-    )
+    paced, in_a_loop = map(fmean, zip(before, floors(), strict=True))
     print(attrs.evolve(report, floor=paced, floor_in_a_loop=in_a_loop).as_json())
